@@ -1,0 +1,1 @@
+"""What runs where: deployments, configurations, services and the local stack."""

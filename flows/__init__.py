@@ -1,0 +1,1 @@
+"""One file, one flow: each reads as a table of contents."""

@@ -1,0 +1,1 @@
+"""The stages of the pipeline: one package a stage, over a small shared floor."""

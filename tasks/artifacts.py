@@ -1,0 +1,242 @@
+"""The frozen records that travel between stages: a URI, a digest and counts, never the data.
+
+``RawSnapshot -> CleanDataset -> FormattedDataset -> Adapter -> Answers -> EvalReport ->
+GateDecision -> ModelVersion``, with the ``GoldenSet`` beside them and the ``RunSummary`` at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Outcome = Literal["promoted", "canary", "blocked", "inconclusive", "no_change"]
+Role = Literal["base", "base_few_shot", "champion", "candidate", "reference"]
+StageState = Literal["completed", "cached", "failed"]
+
+
+class Record(BaseModel):
+    """A frozen model that refuses unknown fields: base of all configs and artifact records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fingerprint(self) -> object:
+        """What of this record decides a stage's result; goes into the stage's cache key.
+
+        Fields that are records themselves are asked in turn, so that a config which names a file
+        can answer with the file's digest instead of its path.
+        """
+        return {name: fingerprint(getattr(self, name)) for name in type(self).model_fields}
+
+
+def fingerprint(value: object) -> object:
+    """``value`` as JSON-ready data, with each record replaced by its own fingerprint."""
+    if isinstance(value, Record):
+        return value.fingerprint()
+    if isinstance(value, list | tuple):
+        return [fingerprint(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): fingerprint(item) for key, item in value.items()}
+    return value
+
+
+class Artifact(Record):
+    """A folder in storage. ``digest`` is the SHA-256 of its manifest, which lists every file's."""
+
+    uri: str
+    digest: str
+    num_in: int = 0
+    num_out: int = 0
+
+    def fingerprint(self) -> object:
+        return self.digest
+
+
+class RawSnapshot(Artifact):
+    """What was read from all sources: ``examples.parquet`` and ``quarantine.parquet``."""
+
+    num_quarantined: int
+    num_by_source: dict[str, int]
+
+
+class GoldenSet(Artifact):
+    """The locked rows that decide: ``examples.parquet``. Never trained on."""
+
+    name: str
+    version: int
+    file_digest: str
+
+
+class CleanDataset(Artifact):
+    """The rows that survived, with their ``split``: ``examples.parquet`` and ``rejected.parquet``.
+
+    ``num_rejected`` counts by reason, in the order of the checks; ``num_redacted`` counts the
+    personal data found, by entity.
+    """
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_rejected: dict[str, int]
+    num_redacted: dict[str, int]
+
+
+class BaseModelRef(Record):
+    """A base model pinned by the SHA-256 of its files, whatever its name."""
+
+    id: str
+    digest: str
+    license: str | None = None
+
+    def fingerprint(self) -> object:
+        return self.digest
+
+
+class FormattedDataset(Artifact):
+    """Token ids and labels: ``train.parquet``, ``validation.parquet`` and ``rejected.parquet``."""
+
+    base_model: BaseModelRef
+    num_train: int
+    num_validation: int
+    num_rejected: dict[str, int]
+    num_tokens: int
+    num_trained_tokens: int
+    max_length: int
+
+
+class Adapter(Artifact):
+    """A trained LoRA adapter in PEFT's layout, with ``log.json``, the history of its training.
+
+    ``adapter_digest`` covers the weights and their config alone: the same adapter trained twice has
+    one digest, although its logs tell different seconds.
+    """
+
+    base_model: BaseModelRef
+    adapter_digest: str
+    training_run_id: str
+    num_steps: int
+    best_step: int
+    train_loss: float
+    validation_loss: float
+    tokens_per_second: float
+    seconds: float
+
+    def fingerprint(self) -> object:
+        return {"base": self.base_model.digest, "adapter": self.adapter_digest}
+
+
+class Contestant(Record):
+    """A model to be evaluated: a base model, with an adapter or without."""
+
+    role: Role
+    base_model: BaseModelRef
+    adapter_uri: str | None = None
+    adapter_artifact_digest: str | None = None
+    adapter_digest: str | None = None
+
+    def fingerprint(self) -> object:
+        """The weights alone: in whatever role it stands, a model answers the same."""
+        return {"base": self.base_model.digest, "adapter": self.adapter_digest}
+
+
+class Answers(Artifact):
+    """What one contestant answered to every golden row: ``answers.parquet``."""
+
+    adapter_digest: str | None
+    tokens_per_second: float
+
+
+class Score(Record):
+    """A metric's value with its confidence interval (95 % unless configured) over ``n`` answers."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+class EvalReport(Artifact):
+    """The scores of one contestant; ``scores.parquet`` holds what each answer contributed."""
+
+    adapter_digest: str | None
+    metrics: dict[str, Score]
+    judge: str = Field(description="'run', or why the judge did not run")
+
+
+class MetricDifference(Record):
+    """Candidate minus baseline on the same rows, signed so that positive is better."""
+
+    metric: str
+    rule: Literal["superiority", "non_inferiority"]
+    baseline: Role
+    candidate_value: float
+    baseline_value: float
+    difference: float
+    ci_low: float
+    ci_high: float
+    n: int
+    margin: float
+    verdict: Literal["passed", "failed", "inconclusive"]
+
+
+class GateDecision(Artifact):
+    """The outcome with its reasons: ``decision.json`` holds this record's own fields."""
+
+    outcome: Outcome
+    reasons: list[str]
+    differences: list[MetricDifference]
+    baseline: Role
+    baseline_adapter_digest: str | None
+    adapter_digest: str
+
+    @property
+    def promotes(self) -> bool:
+        return self.outcome == "promoted"
+
+
+class ModelVersion(Record):
+    """A version in the registry and the alias it carries; the champion when it serves."""
+
+    name: str
+    version: str
+    alias: str | None
+    base_model: BaseModelRef
+    adapter_digest: str
+    adapter_uri: str
+    adapter_artifact_digest: str
+
+
+class StageRun(Record):
+    """One line of the run's story: what a stage did, for how long, on how many rows."""
+
+    name: str
+    subject: str | None = None
+    state: StageState
+    seconds: float
+    num_in: int | None = None
+    num_out: int | None = None
+    uri: str | None = None
+    error: str | None = None
+
+
+class RunSummary(Record):
+    """The contract with everything outside: what ``summary.json`` holds after each retrain run."""
+
+    flow_run_id: str
+    flow_run_name: str = ""
+    name: str
+    status: Literal["completed", "failed", "crashed"]
+    decision: Outcome | None
+    reasons: list[str]
+    stages: list[dict[str, Any]]
+    metrics: dict[str, dict[str, Score]] = {}
+    differences: list[MetricDifference] = []
+    model: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    lineage: dict[str, str | None] = {}
+    cost: dict[str, Any] = {}
+    judge: str = ""
+    seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    report: str | None = None
+    report_uri: str | None = None
