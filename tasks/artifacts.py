@@ -1,7 +1,7 @@
 """The frozen records that travel between stages: a URI, a digest and counts, never the data.
 
 ``RawSnapshot -> CleanDataset -> FormattedDataset -> Adapter -> Answers -> EvalReport ->
-GateDecision -> ModelVersion``, with the ``GoldenSet`` beside them and the ``RunSummary`` at the end.
+GateDecision -> ModelVersion``, beside them the ``GoldenSet``, at the end the ``RunSummary``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,22 @@ def fingerprint(value: object) -> object:
     return value
 
 
+class TaskConfig(Record):
+    """What the model is to do: the same instruction and form of answer in every stage."""
+
+    kind: Literal["classification", "structured", "generation"] = Field(
+        "generation",
+        description="classification: the answer is a label; structured: a JSON object; "
+        "generation: free text. Decides the metrics and the checks of an answer",
+    )
+    system_prompt: str | None = Field(
+        None, description="Put before every conversation that has no system turn of its own"
+    )
+    answer_schema: dict[str, Any] | None = Field(
+        None, description="JSON Schema that a structured answer must meet"
+    )
+
+
 class Artifact(Record):
     """A folder in storage. ``digest`` is the SHA-256 of its manifest, which lists every file's."""
 
@@ -64,7 +80,7 @@ class GoldenSet(Artifact):
 
     name: str
     version: int
-    file_digest: str
+    rows_digest: str
 
 
 class CleanDataset(Artifact):
@@ -86,6 +102,7 @@ class BaseModelRef(Record):
 
     id: str
     digest: str
+    revision: str | None = None
     license: str | None = None
 
     def fingerprint(self) -> object:

@@ -38,7 +38,7 @@ class ArtifactMissingError(StorageError):
 
 
 class TemplateError(RetuneError, ValueError):
-    """The base model's chat template is missing, or renders something that training must not see."""
+    """The chat template is missing, or renders something that training must not see."""
 
 
 class TrainingError(RetuneError, RuntimeError):

@@ -1,0 +1,229 @@
+"""The local stack's ports, folders and environment, decided in this one place.
+
+In: the variables a person may set (the ports in ``PORTS``, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS,
+the AWS keys). Out: ``environment()``, everything a process of the stack or of a run needs.
+
+    RETUNE_PREFECT_PORT=4300 python -m deployments.stack up
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import ConfigError, StorageError
+
+_LOOPBACK = "127.0.0.1"
+_HIGHEST_PORT = 65535
+# SeaweedFS opens a gRPC port beside each of its ports, this far above it.
+_GRPC = 10_000
+_S3_PARTS = ("S3", "S3's master", "S3's volumes", "S3's filer", "S3's admin")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the stack: what listens there and which variable moves it."""
+
+    service: str
+    variable: str
+    number: int
+
+
+def home() -> Path:
+    """The repository root: the folder that holds the deployments package."""
+    return Path(__file__).resolve().parent.parent
+
+
+def local() -> Path:
+    """Where the stack keeps everything: RETUNE_LOCAL, by default ``.local`` in the repository."""
+    return Path(os.environ.get("RETUNE_LOCAL") or home() / ".local").absolute()
+
+
+def models() -> Path:
+    """Where prepared base models lie: RETUNE_MODELS, by default ``models`` in ``local()``."""
+    return Path(os.environ.get("RETUNE_MODELS") or local() / "models").absolute()
+
+
+def s3_port() -> int:
+    return _port("RETUNE_S3_PORT", 8333)
+
+
+def prefect_port() -> int:
+    return _port("RETUNE_PREFECT_PORT", 4200)
+
+
+def mlflow_port() -> int:
+    return _port("RETUNE_MLFLOW_PORT", 5000)
+
+
+def ports() -> list[Port]:
+    """Every port that the stack opens, the derived ones of SeaweedFS too."""
+    first, variable = s3_port(), "RETUNE_S3_PORT"
+    if first + len(_S3_PARTS) - 1 + _GRPC > _HIGHEST_PORT:
+        highest = _HIGHEST_PORT - _GRPC - len(_S3_PARTS) + 1
+        raise ConfigError(f"{variable}={first}: expected at most {highest}, for its gRPC ports.")
+    s3 = [Port(part, variable, first + i) for i, part in enumerate(_S3_PARTS)]
+    grpc = [Port(f"{port.service} (gRPC)", variable, port.number + _GRPC) for port in s3]
+    prefect = Port("Prefect", "RETUNE_PREFECT_PORT", prefect_port())
+    mlflow = Port("MLflow", "RETUNE_MLFLOW_PORT", mlflow_port())
+    return _distinct([*s3, *grpc, prefect, mlflow])
+
+
+def addresses() -> dict[str, str]:
+    """The address of each service of the stack, for people and for clients."""
+    return {
+        "Prefect": f"http://{_LOOPBACK}:{prefect_port()}",
+        "MLflow": f"http://{_LOOPBACK}:{mlflow_port()}",
+        "S3": f"http://{_LOOPBACK}:{s3_port()}",
+    }
+
+
+def bucket() -> str:
+    """The bucket of the stack's store; RETUNE_STORE must name one."""
+    store = os.environ.get("RETUNE_STORE") or "s3://retune"
+    name = store.removeprefix("s3://").split("/")[0]
+    if not store.startswith("s3://") or not name:
+        raise ConfigError(f"RETUNE_STORE={store}: expected s3://BUCKET[/PREFIX].")
+    return name
+
+
+def environment() -> dict[str, str]:
+    """What every process of the stack and of a run needs, to be laid over ``os.environ``.
+
+    Holds the S3 keys: never print it, and never put its values on a command line.
+    """
+    folder = local()
+    return {**_services(folder), **_folders(folder), **_quiet(), **_credentials(folder)}
+
+
+def apply() -> None:
+    """Lay ``environment()`` over this process; to be done before Prefect is first imported."""
+    os.environ.update(environment())
+
+
+def _services(folder: Path) -> dict[str, str]:
+    at = addresses()
+    api = f"{at['Prefect']}/api"
+    named = {f"RETUNE_{part.upper()}_PORT": url.rsplit(":", 1)[1] for part, url in at.items()}
+    # SeaweedFS takes its other ports from the first; the Procfile can name but not add.
+    derived = {
+        f"RETUNE_S3_{part}_PORT": str(s3_port() + i)
+        for i, part in enumerate(("MASTER", "VOLUME", "FILER", "ADMIN"), start=1)
+    }
+    proxies = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    direct = ",".join(filter(None, [proxies, _LOOPBACK, "localhost"]))
+    return (
+        named
+        | derived
+        | {
+            "AWS_ENDPOINT_URL_S3": at["S3"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_S3_ENDPOINT_URL": at["S3"],
+            "MLFLOW_TRACKING_URI": at["MLflow"],
+            "PREFECT_API_URL": api,
+            "PREFECT_UI_API_URL": api,
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect/prefect.db",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
+            "RETUNE_STORE": os.environ.get("RETUNE_STORE") or f"s3://{bucket()}",
+            # A proxy for the outside world must not catch calls to the stack.
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+        }
+    )
+
+
+def _folders(folder: Path) -> dict[str, str]:
+    binaries = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return {
+        "RETUNE_HOME": str(home()),
+        "RETUNE_LOCAL": str(folder),
+        "RETUNE_MODELS": str(models()),
+        "RETUNE_BUCKET": bucket(),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "HF_HOME": os.environ.get("HF_HOME") or str(folder / "huggingface"),
+        "PATH": os.pathsep.join([binaries, *(part for part in path if part != binaries)]),
+    }
+
+
+def _quiet() -> dict[str, str]:
+    return {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # MLflow's job runner serves features that nothing here uses, with processes of its own.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE") or "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MPLBACKEND": "Agg",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _credentials(folder: Path) -> dict[str, str]:
+    """The S3 keys: those of the environment, or a pair made once and kept for its owner alone."""
+    given = {key: os.environ[key] for key in _KEYS if os.environ.get(key)}
+    if given and len(given) < len(_KEYS):
+        missing = next(key for key in _KEYS if key not in given)
+        raise ConfigError(f"{next(iter(given))} is set but {missing} is not: set both or neither.")
+    # A session token of another account, were it inherited, would be sent along and refused.
+    return (given or _kept_keys(folder / "credentials.env")) | {"AWS_SESSION_TOKEN": ""}
+
+
+def _kept_keys(file: Path) -> dict[str, str]:
+    if not file.exists():
+        _write_once(
+            file, dict(zip(_KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
+        )
+    lines = (line.partition("=") for line in file.read_text(encoding="utf-8").splitlines())
+    keys = {name: value for name, _, value in lines if name in _KEYS and value}
+    if len(keys) < len(_KEYS):
+        raise ConfigError(
+            f"{file}: expected {' and '.join(_KEYS)}. Delete it to have new ones made."
+        )
+    return keys
+
+
+def _write_once(file: Path, keys: dict[str, str]) -> None:
+    """Write a whole file under a private name, then link it: of two at once, the first wins."""
+    private = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{name}={value}\n" for name, value in keys.items())
+        with contextlib.suppress(FileExistsError):
+            os.link(private, file)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {file}: {error.strerror}. Free some space, or set RETUNE_LOCAL to a "
+            "folder that can be written."
+        ) from error
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def _port(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal() or not 0 < int(text) <= _HIGHEST_PORT:
+        raise ConfigError(f"{variable}={text}: expected a port, 1 to {_HIGHEST_PORT}.")
+    return int(text)
+
+
+def _distinct(found: list[Port]) -> list[Port]:
+    seen: dict[int, Port] = {}
+    for port in found:
+        if (other := seen.setdefault(port.number, port)) is not port:
+            raise ConfigError(
+                f"{port.service} and {other.service} would both use port {port.number}: change "
+                f"{port.variable} or {other.variable}."
+            )
+    return found

@@ -1,0 +1,262 @@
+"""The local stack in the background: S3, Prefect, MLflow and a worker, supervised by honcho.
+
+In: ``deployments/environment.py`` (ports, folders, keys) and ``infra/local/Procfile``. Out: running
+services on 127.0.0.1, bootstrapped, with their logs and data in ``.local/``.
+
+    python -m deployments.stack up|down|status
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from deployments import environment, health, processes
+from tasks.errors import ConfigError, RetuneError, StorageError
+
+_FOLDERS = ("logs", "s3", "prefect", "mlflow", "runs", "models")
+_LEAST_FREE_GIB = 3
+_TIMEOUT_SECONDS = 180
+_TAIL_LINES = 15
+# What a running stack cannot take over from the caller's environment without a restart.
+_FIXED = (
+    "RETUNE_S3_PORT", "RETUNE_PREFECT_PORT", "RETUNE_MLFLOW_PORT", "RETUNE_STORE", "RETUNE_MODELS",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+)  # fmt: skip
+_INHERITED = ("ANTHROPIC_API_KEY", "HF_TOKEN")
+
+
+class StackError(RetuneError):
+    """The local stack did not start, or a service of it ended."""
+
+
+def up() -> None:
+    """Start the stack and bootstrap it, or reuse the one that runs."""
+    folder = environment.local()
+    _make_folders(folder)
+    with _only_one(folder):
+        if _reuse(folder):
+            print("The stack is up already.")
+        else:
+            _start(folder)
+        _bootstrap(folder)
+        _await(folder, _worker(folder))
+    _print_addresses()
+
+
+def down() -> None:
+    """Stop the stack, if it runs, and wait until all of it has ended."""
+    folder = environment.local()
+    stopped = processes.stop(folder)
+    _remove_sockets()
+    print("The stack is down." if stopped else "The stack was not running.")
+
+
+def status() -> int:
+    """Print what runs; 0 when all services answer, else 1."""
+    folder = environment.local()
+    if processes.supervisor(folder) is None:
+        print(f"The stack is not running. {_epitaph(folder)}".rstrip())
+        return 1
+    answers = {name: check() for name, check in {**health.servers(), **_worker(folder)}.items()}
+    for name, healthy in answers.items():
+        print(f"{name:8} {'up' if healthy else 'does not answer'}")
+    _print_addresses()
+    return 0 if all(answers.values()) else 1
+
+
+def _reuse(folder: Path) -> bool:
+    leader = processes.supervisor(folder)
+    if leader is None:
+        if processes.pid_file(folder).exists():
+            print(f"The stack had ended. {_epitaph(folder)}".rstrip())
+        processes.stop(folder)
+        return False
+    _refuse_other_settings(leader)
+    if all(check() for check in health.servers().values()):
+        return True
+    print("The stack runs but does not answer: restarting it.")
+    processes.stop(folder)
+    return False
+
+
+def _refuse_other_settings(leader: psutil.Process) -> None:
+    """A stack on other ports or with other keys than the caller's would fail later, and obscurely."""
+    has = processes.variables(leader)
+    wanted = {**os.environ, **environment.environment()}
+    if changed := [name for name in _FIXED if has.get(name) != wanted.get(name)]:
+        raise ConfigError(
+            f"The stack runs with another {', '.join(changed)}. Run `make down` first, or set what "
+            "it was started with."
+        )
+    for name in _INHERITED:
+        if name in os.environ and has.get(name) != os.environ[name]:
+            print(f"Note: the stack was started with another {name}; `make down` first to pass it.")
+
+
+def _start(folder: Path) -> None:
+    for port in environment.ports():
+        _check_free(port)
+    print(f"Starting the stack in {folder} ...", flush=True)
+    for log in (folder / "logs").glob("*.log"):
+        log.replace(log.with_suffix(".log.old"))
+    supervisor = _spawn(folder)
+    processes.pid_file(folder).write_text(str(supervisor.pid), encoding="utf-8")
+    _await(folder, health.servers())
+
+
+def _spawn(folder: Path) -> subprocess.Popen[bytes]:
+    procfile = environment.home() / "infra" / "local" / "Procfile"
+    command = [sys.executable, "-m", "honcho", "-f", str(procfile), "--no-colour", "start"]
+    mark = {processes.MARK: str(folder)}
+    with (folder / "logs" / "honcho.log").open("wb") as log:
+        # The stack's folder is the working folder, so that nothing a service drops lands elsewhere.
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **environment.environment(), **mark},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _worker(folder: Path) -> dict[str, health.Check]:
+    leader = processes.supervisor(folder)
+    return health.worker(leader.create_time()) if leader else {"worker": lambda: False}
+
+
+def _await(folder: Path, checks: dict[str, health.Check]) -> None:
+    """Wait until every check answers; on failure say which did not and why, and stop everything."""
+    started = time.monotonic()
+    pending = dict(checks)
+    while pending:
+        for name in [name for name, check in pending.items() if check()]:
+            del pending[name]
+            print(f"  {name:8} ready after {time.monotonic() - started:4.1f} s", flush=True)
+        if not pending:
+            return
+        late = time.monotonic() - started > _TIMEOUT_SECONDS
+        if late or processes.supervisor(folder) is None or _first_ended(folder):
+            service = _first_ended(folder) or (next(iter(pending)), None)
+            processes.stop(folder)
+            raise StackError(_story(folder, *service))
+        time.sleep(0.2)
+
+
+def _bootstrap(folder: Path) -> None:
+    # Its own process: Prefect reads its settings once, when first imported.
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments.bootstrap"],
+        env={**os.environ, **environment.environment()},
+        cwd=environment.home(),
+        check=False,
+    )
+    if done.returncode:
+        raise StackError(
+            f"The stack runs but could not be bootstrapped (see above). Logs: {folder}/logs. "
+            "`make up` tries again."
+        )
+
+
+def _story(folder: Path, service: str, code: int | None) -> str:
+    log = folder / "logs" / f"{service}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    what = f"ended with code {code}" if code is not None else "did not answer in time"
+    shown = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (empty)"
+    return (
+        f"The stack did not start: {service} {what}. The last lines of {log}:\n{shown}\n"
+        "Everything was stopped again. Remove the cause and run `make up`; `make clean` starts afresh."
+    )
+
+
+def _first_ended(folder: Path) -> tuple[str, int] | None:
+    """The service that ended first, by honcho's log: honcho then stops the others."""
+    log = folder / "logs" / "honcho.log"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    ended = re.search(r"(\w+)\.1 stopped \(rc=(-?\d+)\)", text.split(" received\n")[0])
+    return (ended[1], int(ended[2])) if ended else None
+
+
+def _epitaph(folder: Path) -> str:
+    ended = _first_ended(folder)
+    return f"{ended[0]} ended first, with code {ended[1]}: see {folder}/logs." if ended else ""
+
+
+def _check_free(port: environment.Port) -> None:
+    with socket.socket() as probe:
+        # As servers do: a connection that is still closing does not count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port.number))
+        except OSError as error:
+            raise ConfigError(
+                f"Port {port.number} for {port.service} cannot be used: {error.strerror}. Stop what "
+                f"listens there, or set {port.variable} to another port."
+            ) from error
+
+
+def _make_folders(folder: Path) -> None:
+    try:
+        for name in _FOLDERS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free / 2**30
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to {folder}: {error.strerror}. Free some space, or set RETUNE_LOCAL to a "
+            "folder that can be written."
+        ) from error
+    if free < _LEAST_FREE_GIB:
+        raise StorageError(
+            f"{folder} has {free:.1f} GiB free, expected {_LEAST_FREE_GIB}. Free some space, or set "
+            "RETUNE_LOCAL to a folder elsewhere."
+        )
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two `up` at once: the second waits, and then finds the first one's stack."""
+    with (folder / "stack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_sockets() -> None:
+    """SeaweedFS leaves the sockets that it named after its ports in the temporary folder."""
+    for port in environment.ports():
+        for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port.number}.sock"):
+            socket_file.unlink(missing_ok=True)
+
+
+def _print_addresses() -> None:
+    for name, url in environment.addresses().items():
+        print(f"  {name:8} {url}")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in ("up", "down", "status"):
+        print("Usage: python -m deployments.stack up|down|status", file=sys.stderr)
+        return 2
+    try:
+        return {"up": up, "down": down, "status": status}[arguments[0]]() or 0
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Keep the rows that can be trusted, redact what is private, split what is left."""

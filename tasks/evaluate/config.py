@@ -1,0 +1,70 @@
+"""How contestants are evaluated: decoding, metrics, judge and statistics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.artifacts import Record
+
+MetricName = Literal[
+    "exact_match", "json_validity", "field_f1", "rouge_l", "bleu", "accuracy", "macro_f1"
+]
+
+CRITERIA = """\
+5: correct and complete; says what the reference says, in the form that was asked for.
+4: correct in everything that matters; a detail or the form differs.
+3: partly correct; something that matters is missing or wrong.
+2: mostly wrong, although it addresses the request.
+1: wrong, empty, unreadable or beside the point."""
+
+
+class DecodingConfig(Record):
+    """How answers are generated: always greedily, so that the same model answers the same."""
+
+    max_new_tokens: int = Field(
+        96, ge=1, le=8192, description="Tokens after which an answer is cut off."
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Prompts generated for at once.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    latency_samples: int = Field(
+        12, ge=0, le=10_000, description="Answers timed one by one for the latency; 0: none."
+    )
+
+
+class JudgeConfig(Record):
+    """A language model that grades each answer from 1 to 5 against the reference."""
+
+    enabled: bool = Field(
+        True, description="Judge where the environment holds an Anthropic API key or base URL."
+    )
+    model: str = Field(
+        "claude-haiku-4-5", min_length=1, description="Model of the Anthropic API that judges."
+    )
+    max_tokens: int = Field(256, ge=64, le=4096, description="Tokens of one judgement.")
+    concurrency: int = Field(4, ge=1, le=64, description="Judgements asked for at once.")
+    max_retries: int = Field(
+        4, ge=0, le=20, description="Retries of a judgement after throttling or a server error."
+    )
+    max_failed_share: float = Field(
+        0.02, ge=0, le=1, description="Share of failed judgements above which the judge has failed."
+    )
+    criteria: str = Field(
+        CRITERIA, min_length=1, description="What each grade from 1 to 5 stands for."
+    )
+
+
+class EvaluateConfig(Record):
+    """The evaluation of every contestant on the golden set."""
+
+    decoding: DecodingConfig = Field(DecodingConfig(), description="How answers are generated.")
+    judge: JudgeConfig = Field(JudgeConfig(), description="The language model that grades.")
+    metrics: tuple[MetricName, ...] | None = Field(
+        None, description="Metrics to compute; None: those of the kind of task."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")

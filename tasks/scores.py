@@ -1,0 +1,261 @@
+"""What each answer contributes to a metric, and the statistics over those contributions.
+
+A metric turns n answers into ``stats``, an array of shape (n, k) of sufficient statistics: summed
+over any choice of answers they give the metric's value over that choice. So whole-corpus metrics,
+such as BLEU or micro F1, are bootstrapped without scoring a text twice.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+from tasks.artifacts import Score
+from tasks.errors import DataError
+
+Reducer = Literal["mean", "proportion", "f1", "macro_f1", "bleu", "median"]
+Floats = NDArray[np.float64]
+
+_METADATA_KEY = b"retune.metrics"
+_BATCH_CELLS = 2_000_000  # resampled rows held at once: about 16 MB an array
+
+
+@dataclass(frozen=True, eq=False)
+class MetricScores:
+    """What each answer contributes to one metric.
+
+    ``stats`` has shape (n, k), k by reducer: mean, proportion (0 or 1) and median 1; f1 the counts
+    tp, fp, fn; macro_f1 the same three for C classes, laid out as C tp, C fp, C fn; bleu sys_len,
+    ref_len, 4 correct, 4 total. ``ids`` names the rows measured where those are not all the rows of
+    the contestant (the judge, latency); None means all of them, in the contestant's order.
+
+    Raises:
+        DataError: ``stats`` is not a matrix of finite numbers, or ``ids`` has another length.
+    """
+
+    metric: str
+    reducer: Reducer
+    higher_is_better: bool
+    stats: Floats
+    ids: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.stats.ndim != 2 or not np.isfinite(self.stats).all():
+            raise DataError(
+                f"{self.metric}: expected finite statistics of shape (n, k), got shape "
+                f"{self.stats.shape} with {int((~np.isfinite(self.stats)).sum())} not finite"
+            )
+        if self.ids is not None and len(self.ids) != len(self.stats):
+            raise DataError(f"{self.metric}: {len(self.ids)} ids for {len(self.stats)} answers")
+
+    @property
+    def value(self) -> float:
+        """The metric over all its answers."""
+        return float(reduce(self.reducer, self.stats))
+
+
+def reduce(reducer: Reducer, stats: Floats) -> Floats:
+    """The metric's value from the statistics of each answer: shape (..., n, k) to (...).
+
+    Raises:
+        DataError: there are no answers.
+    """
+    if stats.shape[-2] == 0:
+        raise DataError(f"a {reducer} over 0 answers has no value")
+    if reducer == "median":
+        return np.asarray(np.median(stats[..., 0], axis=-1))
+    return _from_sums(reducer, stats.sum(axis=-2), stats.shape[-2])
+
+
+def _from_sums(reducer: Reducer, sums: Floats, num: int) -> Floats:
+    """The value from statistics summed over ``num`` answers: shape (..., k) to (...)."""
+    if reducer == "f1":
+        return _f1(sums[..., 0], sums[..., 1], sums[..., 2])
+    if reducer == "macro_f1":
+        return _macro_f1(sums)
+    if reducer == "bleu":
+        return _bleu(sums)
+    return np.asarray(sums[..., 0] / num)
+
+
+def _f1(tp: Floats, fp: Floats, fn: Floats) -> Floats:
+    """2 tp / (2 tp + fp + fn); 0 where nothing was expected or answered, as scikit-learn has it."""
+    return np.asarray(2 * tp / np.maximum(2 * tp + fp + fn, 1))
+
+
+def _macro_f1(sums: Floats) -> Floats:
+    """The mean F1 of the classes present: a class that a resample left out says nothing."""
+    tp, fp, fn = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    present = (tp + fp + fn) > 0
+    return np.asarray(_f1(tp, fp, fn).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1))
+
+
+def _bleu(sums: Floats) -> Floats:
+    """Corpus BLEU-4 on 0..1 with sacrebleu's default, exponential, smoothing of empty orders.
+
+    Papineni et al. (2002); smoothing method 3 of Chen and Cherry (2014): the i-th order without a
+    match counts as 1 / 2^i matches. 0 where no word matches or no answer has four words.
+    """
+    sys_len, ref_len, correct, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    smoothed = np.where(correct > 0, correct, 0.5 ** np.cumsum(correct == 0, axis=-1))
+    log_precision = np.log(smoothed / np.maximum(total, 1)).mean(axis=-1)
+    log_brevity = np.minimum(0.0, 1 - ref_len / np.maximum(sys_len, 1))
+    defined = (total > 0).all(axis=-1) & (correct > 0).any(axis=-1)
+    return np.where(defined, np.exp(log_brevity + log_precision), 0.0)
+
+
+def interval(
+    scores: MetricScores, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Score:
+    """The metric's value with its confidence interval over the answers.
+
+    Wilson's interval for a proportion, otherwise a BCa bootstrap over the rows.
+
+    Raises:
+        DataError: there are no answers.
+    """
+    n, value = len(scores.stats), scores.value
+    if scores.reducer == "proportion":
+        wilson = scipy_stats.binomtest(round(float(scores.stats.sum())), n).proportion_ci(
+            confidence, method="wilson"
+        )
+        return Score(value=value, ci_low=float(wilson.low), ci_high=float(wilson.high), n=n)
+    if (scores.stats == scores.stats[0]).all():
+        return Score(value=value, ci_low=value, ci_high=value, n=n)
+
+    def statistic(rows: NDArray[Any], axis: int = -1) -> Floats:
+        return _over_rows(scores.reducer, scores.stats, rows)
+
+    low, high = _bootstrap(statistic, n, confidence=confidence, resamples=resamples, seed=seed)
+    return Score(value=value, ci_low=min(low, value), ci_high=max(high, value), n=n)
+
+
+def paired_difference(
+    candidate: MetricScores,
+    baseline: MetricScores,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float, int]:
+    """How much better the candidate is on the same rows: (difference, ci_low, ci_high, n).
+
+    Positive is better, whatever the metric's direction. A BCa bootstrap that draws rows, so that
+    both models are always compared on the same ones. Two models that score every row alike give
+    (0, 0, 0, n).
+
+    Raises:
+        DataError: the two do not measure the same metric on equally many rows, or there are none.
+    """
+    _check_comparable(candidate, baseline)
+    sign, n = (1 if candidate.higher_is_better else -1), len(candidate.stats)
+    difference = sign * (candidate.value - baseline.value)
+    if np.array_equal(candidate.stats, baseline.stats):
+        return 0.0, 0.0, 0.0, n
+    if n == 1:
+        return difference, difference, difference, n
+
+    def statistic(rows: NDArray[Any], axis: int = -1) -> Floats:
+        ours, theirs = (_over_rows(s.reducer, s.stats, rows) for s in (candidate, baseline))
+        return np.asarray(sign * (ours - theirs))
+
+    low, high = _bootstrap(statistic, n, confidence=confidence, resamples=resamples, seed=seed)
+    return difference, min(low, difference), max(high, difference), n
+
+
+def _check_comparable(candidate: MetricScores, baseline: MetricScores) -> None:
+    ours, theirs = (
+        (s.metric, s.reducer, s.higher_is_better, s.stats.shape) for s in (candidate, baseline)
+    )
+    if ours != theirs:
+        raise DataError(f"cannot pair {ours} with {theirs}: same metric and rows expected")
+
+
+def _over_rows(reducer: Reducer, stats: Floats, rows: NDArray[Any]) -> Floats:
+    """The metric over each draw of rows: indices of shape (..., m) to values of shape (...)."""
+    draws = rows.reshape(-1, rows.shape[-1]).astype(np.intp)
+    if reducer == "median":
+        values = np.asarray(np.median(stats[draws, 0], axis=-1))
+    else:
+        # How often each row was drawn, times the statistics: no copy of the statistics per draw.
+        offsets = np.arange(len(draws))[:, None] * len(stats)
+        counts = np.bincount((draws + offsets).ravel(), minlength=len(draws) * len(stats))
+        sums = counts.reshape(len(draws), len(stats)).astype(np.float64) @ stats
+        values = _from_sums(reducer, sums, draws.shape[-1])
+    return values.reshape(rows.shape[:-1])
+
+
+def _bootstrap(
+    statistic: Callable[..., Floats], n: int, *, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """BCa bounds of ``statistic`` over rows 0..n-1; percentile bounds where BCa is undefined.
+
+    Callers widen the bounds to hold the point estimate, which neither method promises.
+    """
+    bootstrap = partial(
+        scipy_stats.bootstrap,
+        (np.arange(n),),
+        statistic,
+        confidence_level=confidence,
+        vectorized=True,
+        batch=max(1, _BATCH_CELLS // n),
+        rng=np.random.default_rng(seed),
+    )
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
+        result = bootstrap(n_resamples=resamples)
+        if not np.isfinite(result.confidence_interval).all():
+            result = bootstrap(n_resamples=0, bootstrap_result=result, method="percentile")
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def to_columns(ids: Sequence[str], scores: Mapping[str, MetricScores]) -> pa.Table:
+    """A table of ``id`` and a column of lists per metric, null where an answer was not measured.
+
+    The schema's metadata keeps each metric's reducer and direction.
+    """
+    columns: dict[str, pa.Array] = {"id": pa.array(ids, pa.string())}
+    for metric, s in scores.items():
+        position = {row_id: i for i, row_id in enumerate(ids if s.ids is None else s.ids)}
+        rows = pa.array([position.get(row_id) for row_id in ids], pa.int64())
+        flat = pa.array(s.stats.ravel(), pa.float64())
+        columns[metric] = pa.FixedSizeListArray.from_arrays(flat, s.stats.shape[1]).take(rows)
+    about = {
+        m: {"reducer": s.reducer, "higher_is_better": s.higher_is_better} for m, s in scores.items()
+    }
+    return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
+
+
+def from_columns(table: pa.Table) -> tuple[tuple[str, ...], dict[str, MetricScores]]:
+    """The row ids and metrics of a table written by ``to_columns``; any other is a DataError."""
+    about = (table.schema.metadata or {}).get(_METADATA_KEY)
+    if about is None:
+        raise DataError(f"not a table of scores: its metadata lacks {_METADATA_KEY.decode()}")
+    ids = tuple(table["id"].to_pylist())
+    return ids, {
+        metric: _from_column(metric, facts, ids, table[metric].combine_chunks())
+        for metric, facts in json.loads(about).items()
+    }
+
+
+def _from_column(
+    metric: str, facts: dict[str, Any], ids: tuple[str, ...], column: Any
+) -> MetricScores:
+    measured = column.is_valid().to_pylist()
+    return MetricScores(
+        metric,
+        facts["reducer"],
+        facts["higher_is_better"],
+        # flatten() leaves out the nulls.
+        np.asarray(column.flatten(), dtype=np.float64).reshape(-1, column.type.list_size),
+        None if all(measured) else tuple(i for i, m in zip(ids, measured, strict=True) if m),
+    )

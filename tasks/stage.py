@@ -1,0 +1,180 @@
+"""``@stage``: the one place for a stage's retries, time-out, cache key, result storage and timing.
+
+A stage is a plain function from records and configs to a record. The decorator makes it a Prefect
+task whose result, a few hundred bytes, is kept in the flow's result storage under a key made of
+the stage's inputs by digest, its config, its source and the versions of its libraries. A hit is
+believed only after the artifact behind it was found whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+from prefect.tasks import exponential_backoff
+
+from tasks.artifacts import Artifact, StageRun, StageState, fingerprint
+from tasks.errors import is_transient
+from tasks.storage import digest_of, is_intact, open_store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+logger = logging.getLogger(__name__)
+
+# Changing these changes what a stage may produce; stage.py only decides when it runs.
+_SHARED = ("artifacts.py", "base_model.py", "errors.py", "example.py", "scores.py", "storage.py")
+_runs: dict[str, list[StageRun]] = defaultdict(list)
+
+
+def stage(
+    name: str,
+    *,
+    timeout_seconds: float,
+    libraries: tuple[str, ...] = (),
+    cached: bool = True,
+    subject: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+    depends: Callable[[], object] = lambda: None,
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function a stage.
+
+    ``libraries``: distributions whose versions belong in the cache key. ``cached=False``: for work
+    on the outside world that must be done each time. ``subject``: names one of several calls of a
+    stage, from its arguments. ``depends``: what else decides the result (an environment switch).
+    """
+
+    def decorate(body: Callable[P, R]) -> Stage[P, R]:
+        return Stage(body, name, timeout_seconds, libraries, cached, subject, depends)
+
+    return decorate
+
+
+class Stage(Generic[P, R]):
+    """A callable stage; calling it inside a flow runs the task and records a ``StageRun``."""
+
+    def __init__(
+        self,
+        body: Callable[P, R],
+        name: str,
+        timeout_seconds: float,
+        libraries: tuple[str, ...],
+        cached: bool,
+        subject: Callable[[Mapping[str, Any]], str | None],
+        depends: Callable[[], object],
+    ) -> None:
+        self.body = body
+        self.name = name
+        self._libraries = libraries
+        self._subject = subject
+        self._depends = depends
+        self._task: Task[..., Any] = task(
+            name=name,
+            description=inspect.getdoc(body),
+            retries=4,
+            retry_delay_seconds=exponential_backoff(backoff_factor=3),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=_is_worth_retrying,
+            timeout_seconds=timeout_seconds,
+            cache_key_fn=self._cache_key if cached else None,
+            persist_result=cached,
+            result_serializer="json" if cached else None,
+        )(body)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        subject = self._subject(inspect.signature(self.body).bind(*args, **kwargs).arguments)
+        run_name = f"{self.name}-{subject}" if subject else self.name
+        prefect_task = self._task.with_options(task_run_name=run_name)
+        started = time.monotonic()
+        state = cast("State[R]", prefect_task(*args, **kwargs, return_state=True))
+        if _is_cached(state) and not _is_whole(state):
+            logger.warning("%s: its artifact is gone from storage; making it again", run_name)
+            again = prefect_task.with_options(refresh_cache=True)
+            state = cast("State[R]", again(*args, **kwargs, return_state=True))
+        self._record(state, subject, time.monotonic() - started)
+        return state.result()
+
+    def cache_key(self, arguments: Mapping[str, Any]) -> str:
+        """The key under which the result of these arguments is kept."""
+        parts = {
+            "inputs": {name: fingerprint(value) for name, value in arguments.items()},
+            "source": _source_digest(Path(inspect.getfile(self.body)).parent),
+            "libraries": {name: importlib.metadata.version(name) for name in self._libraries},
+            "depends": self._depends(),
+        }
+        return f"{self.name}-{digest_of(parts)}"
+
+    def _cache_key(self, _context: TaskRunContext, arguments: dict[str, Any]) -> str:
+        return self.cache_key(arguments)
+
+    def _record(self, state: State[R], subject: str | None, seconds: float) -> None:
+        result = state.result(raise_on_failure=False)
+        failed = isinstance(result, BaseException)
+        how: StageState = "failed" if failed else "cached" if _is_cached(state) else "completed"
+        run = StageRun(
+            name=self.name,
+            subject=subject,
+            state=how,
+            seconds=round(seconds, 3),
+            num_in=getattr(result, "num_in", None),
+            num_out=getattr(result, "num_out", None),
+            uri=getattr(result, "uri", None),
+            error=f"{type(result).__name__}: {result}" if failed else None,
+        )
+        _runs[str(flow_run.get_id())].append(run)
+
+
+def stage_runs() -> list[StageRun]:
+    """What the stages of the current flow run did so far, in order."""
+    return list(_runs[str(flow_run.get_id())])
+
+
+def stage_runs_of(flow_run_id: str) -> list[StageRun]:
+    """The same for a named flow run of this process: for hooks, which run outside the flow."""
+    return list(_runs[flow_run_id])
+
+
+def _is_cached(state: State[Any]) -> bool:
+    return state.name == "Cached"
+
+
+def _is_whole(state: State[Any]) -> bool:
+    result = state.result(raise_on_failure=False)
+    return not isinstance(result, Artifact) or is_intact(open_store(), result)
+
+
+def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retries are for what passes; a stage that ran out of its own time would do so again."""
+    error = state.result(raise_on_failure=False)
+    return state.name != "TimedOut" and isinstance(error, BaseException) and is_transient(error)
+
+
+@cache
+def _source_digest(package: Path) -> str:
+    """Digest of the syntax trees of a stage's package and the shared floor.
+
+    Comments, docstrings and layout cost nothing; an edited line of code does.
+    """
+    files = [*sorted(package.rglob("*.py")), *(package.parent / name for name in _SHARED)]
+    return digest_of([[f.name, _syntax(f.read_text(encoding="utf-8"))] for f in files])
+
+
+def _syntax(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
