@@ -1,1 +1,140 @@
-print("bootstrap stub")
+"""Bring a running stack to where a flow can be run on it. Idempotent.
+
+In: the environment of ``deployments/environment.py``, with S3 and Prefect up. Out: the bucket; the
+blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pool
+``cpu`` with the queue ``retrain``; the deployments of ``deployments/prefect.yaml``.
+
+    python -m deployments.bootstrap
+
+Prefect is imported inside the functions: it reads its settings once, when first imported, and
+``main`` has to set them before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import yaml
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deployments import environment
+from flows.config import load_config
+from tasks.errors import ConfigError, RetuneError, StorageError
+
+_POOL = "cpu"
+_QUEUE = "retrain"
+_BLOCK = "retune"
+# Standard mode waits up to 20 s between attempts: ten bridge a restart of S3.
+_S3_CONFIG = {
+    "retries": {"mode": "standard", "total_max_attempts": 10},
+    "connect_timeout": 5,
+    "read_timeout": 60,
+}
+
+
+def bootstrap() -> None:
+    """Make whatever is missing, and bring what exists up to date."""
+    _ensure_bucket(environment.bucket())
+    _save_blocks()
+    _ensure_pool()
+    _deploy()
+
+
+def weekly_config() -> Path:
+    """The YAML whose parameters the weekly schedule runs with, unless a run brings its own."""
+    named = os.environ.get("RETUNE_WEEKLY_CONFIG")
+    sample = environment.home() / "deployments" / "configs" / "sample.yaml"
+    return Path(named).absolute() if named else sample
+
+
+def _ensure_bucket(name: str) -> None:
+    client = boto3.client("s3", config=Config(**_S3_CONFIG))
+    try:
+        client.create_bucket(Bucket=name)
+    except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        return
+    except (BotoCoreError, ClientError) as error:
+        raise StorageError(f"Bucket {name!r} could not be made: {error}") from error
+
+
+def _save_blocks() -> None:
+    from prefect_aws import AwsCredentials, S3Bucket
+    from prefect_aws.client_parameters import AwsClientParameters
+
+    # No keys in the block, which Prefect stores: they stay in the environment.
+    credentials = AwsCredentials(
+        region_name=os.environ["AWS_DEFAULT_REGION"],
+        aws_client_parameters=AwsClientParameters(
+            endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"], config=_S3_CONFIG
+        ),
+    )
+    credentials.save(_BLOCK, overwrite=True)
+    bucket = S3Bucket(
+        bucket_name=environment.bucket(),
+        bucket_folder="results",
+        credentials=AwsCredentials.load(_BLOCK),
+    )
+    bucket.save(_BLOCK, overwrite=True)
+
+
+def _ensure_pool() -> None:
+    """The pool, which the worker may have made meanwhile, and its queue: one run at a time."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=_POOL, type=ProcessWorker.type, base_job_template=template)
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(pool)
+        try:
+            queue = client.read_work_queue_by_name(_QUEUE, work_pool_name=_POOL)
+        except ObjectNotFound:
+            queue = client.create_work_queue(_QUEUE, work_pool_name=_POOL)
+        client.update_work_queue(queue.id, concurrency_limit=1)
+
+
+def _deploy() -> None:
+    """``prefect deploy`` for the committed file, completed with what only a config file knows."""
+    source = environment.home() / "deployments" / "prefect.yaml"
+    document = yaml.safe_load(source.read_text(encoding="utf-8"))
+    parameters = {"config": load_config(weekly_config()).model_dump(mode="json")}
+    for deployment in document["deployments"]:
+        deployment["parameters"] = parameters
+    complete = environment.local() / "prefect" / "prefect.yaml"
+    complete.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(complete)]
+    version = {"RETUNE_VERSION": importlib.metadata.version("retune")}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, **version},
+        cwd=environment.home(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ConfigError(f"`prefect deploy` of {source} failed:\n{done.stdout}{done.stderr}")
+
+
+def main() -> int:
+    try:
+        environment.apply()
+        bootstrap()
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """The local stack's ports, folders and environment, decided in this one place.
 
-In: the variables a person may set (the ports in ``PORTS``, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS,
-the AWS keys). Out: ``environment()``, everything a process of the stack or of a run needs.
+In: the variables a person may set (RETUNE_*_PORT, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS, the
+AWS keys). Out: ``environment()``, everything a process of the stack or of a run needs.
 
     RETUNE_PREFECT_PORT=4300 python -m deployments.stack up
 """

@@ -93,7 +93,7 @@ def _reuse(folder: Path) -> bool:
 
 
 def _refuse_other_settings(leader: psutil.Process) -> None:
-    """A stack on other ports or with other keys than the caller's would fail later, and obscurely."""
+    """A stack on other ports or with other keys than the caller's would fail later, obscurely."""
     has = processes.variables(leader)
     wanted = {**os.environ, **environment.environment()}
     if changed := [name for name in _FIXED if has.get(name) != wanted.get(name)]:
@@ -179,7 +179,7 @@ def _story(folder: Path, service: str, code: int | None) -> str:
     shown = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (empty)"
     return (
         f"The stack did not start: {service} {what}. The last lines of {log}:\n{shown}\n"
-        "Everything was stopped again. Remove the cause and run `make up`; `make clean` starts afresh."
+        "Everything was stopped again. Remove the cause and run `make up`; `make clean` starts anew."
     )
 
 
@@ -204,8 +204,8 @@ def _check_free(port: environment.Port) -> None:
             probe.bind(("127.0.0.1", port.number))
         except OSError as error:
             raise ConfigError(
-                f"Port {port.number} for {port.service} cannot be used: {error.strerror}. Stop what "
-                f"listens there, or set {port.variable} to another port."
+                f"Port {port.number} for {port.service} cannot be used: {error.strerror}. Stop "
+                f"what listens there, or set {port.variable} to another port."
             ) from error
 
 
@@ -217,13 +217,13 @@ def _make_folders(folder: Path) -> None:
             free = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
         raise StorageError(
-            f"Cannot write to {folder}: {error.strerror}. Free some space, or set RETUNE_LOCAL to a "
-            "folder that can be written."
+            f"Cannot write to {folder}: {error.strerror}. Free some space, or set RETUNE_LOCAL to "
+            "a folder that can be written."
         ) from error
     if free < _LEAST_FREE_GIB:
         raise StorageError(
-            f"{folder} has {free:.1f} GiB free, expected {_LEAST_FREE_GIB}. Free some space, or set "
-            "RETUNE_LOCAL to a folder elsewhere."
+            f"{folder} has {free:.1f} GiB free, expected {_LEAST_FREE_GIB}. Free some space, or "
+            "set RETUNE_LOCAL to a folder elsewhere."
         )
 
 

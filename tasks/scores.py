@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from tasks.errors import DataError
 Reducer = Literal["mean", "proportion", "f1", "macro_f1", "bleu", "median"]
 Floats = NDArray[np.float64]
 
-_METADATA_KEY = b"retune.metrics"
+_METADATA_KEY = b"retune.metrics"  # in a schema's metadata: each metric's reducer, direction, k
 _BATCH_CELLS = 2_000_000  # resampled rows held at once: about 16 MB an array
 
 
@@ -149,19 +150,16 @@ def paired_difference(
 ) -> tuple[float, float, float, int]:
     """How much better the candidate is on the same rows: (difference, ci_low, ci_high, n).
 
-    Positive is better, whatever the metric's direction. A BCa bootstrap that draws rows, so that
-    both models are always compared on the same ones. Two models that score every row alike give
-    (0, 0, 0, n).
+    Positive is better, whatever the metric's direction. BCa bootstrap over the rows, each drawn for
+    both models. Two models that score every row alike give (0, 0, 0, n).
 
     Raises:
         DataError: the two do not measure the same metric on equally many rows, or there are none.
     """
     _check_comparable(candidate, baseline)
     sign, n = (1 if candidate.higher_is_better else -1), len(candidate.stats)
-    difference = sign * (candidate.value - baseline.value)
-    if np.array_equal(candidate.stats, baseline.stats):
-        return 0.0, 0.0, 0.0, n
-    if n == 1:
+    difference = sign * (candidate.value - baseline.value) + 0.0  # never -0.0
+    if n == 1 or np.array_equal(candidate.stats, baseline.stats):
         return difference, difference, difference, n
 
     def statistic(rows: NDArray[Any], axis: int = -1) -> Floats:
@@ -219,19 +217,14 @@ def _bootstrap(
 
 
 def to_columns(ids: Sequence[str], scores: Mapping[str, MetricScores]) -> pa.Table:
-    """A table of ``id`` and a column of lists per metric, null where an answer was not measured.
-
-    The schema's metadata keeps each metric's reducer and direction.
-    """
+    """A table of ``id`` and a column of lists per metric, null where an answer was not measured."""
     columns: dict[str, pa.Array] = {"id": pa.array(ids, pa.string())}
     for metric, s in scores.items():
         position = {row_id: i for i, row_id in enumerate(ids if s.ids is None else s.ids)}
         rows = pa.array([position.get(row_id) for row_id in ids], pa.int64())
-        flat = pa.array(s.stats.ravel(), pa.float64())
-        columns[metric] = pa.FixedSizeListArray.from_arrays(flat, s.stats.shape[1]).take(rows)
-    about = {
-        m: {"reducer": s.reducer, "higher_is_better": s.higher_is_better} for m, s in scores.items()
-    }
+        # Plain lists: Parquet cannot read back lists of fixed size with nulls among them.
+        columns[metric] = pa.array(list(s.stats), pa.list_(pa.float64())).take(rows)
+    about = {m: [s.reducer, s.higher_is_better, s.stats.shape[1]] for m, s in scores.items()}
     return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
 
 
@@ -241,21 +234,11 @@ def from_columns(table: pa.Table) -> tuple[tuple[str, ...], dict[str, MetricScor
     if about is None:
         raise DataError(f"not a table of scores: its metadata lacks {_METADATA_KEY.decode()}")
     ids = tuple(table["id"].to_pylist())
-    return ids, {
-        metric: _from_column(metric, facts, ids, table[metric].combine_chunks())
-        for metric, facts in json.loads(about).items()
-    }
-
-
-def _from_column(
-    metric: str, facts: dict[str, Any], ids: tuple[str, ...], column: Any
-) -> MetricScores:
-    measured = column.is_valid().to_pylist()
-    return MetricScores(
-        metric,
-        facts["reducer"],
-        facts["higher_is_better"],
-        # flatten() leaves out the nulls.
-        np.asarray(column.flatten(), dtype=np.float64).reshape(-1, column.type.list_size),
-        None if all(measured) else tuple(i for i, m in zip(ids, measured, strict=True) if m),
-    )
+    scores: dict[str, MetricScores] = {}
+    for metric, (reducer, higher_is_better, k) in json.loads(about).items():
+        column = table[metric].combine_chunks()
+        stats = np.asarray(column.flatten(), dtype=np.float64).reshape(-1, k)  # without the nulls
+        measured = tuple(compress(ids, column.is_valid().to_pylist()))
+        rows = None if measured == ids else measured
+        scores[metric] = MetricScores(metric, reducer, higher_is_better, stats, rows)
+    return ids, scores

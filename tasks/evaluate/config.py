@@ -44,6 +44,9 @@ class JudgeConfig(Record):
     model: str = Field(
         "claude-haiku-4-5", min_length=1, description="Model of the Anthropic API that judges."
     )
+    temperature: float | None = Field(
+        0.0, ge=0, le=1, description="Temperature; None for a model that does not accept one."
+    )
     max_tokens: int = Field(256, ge=64, le=4096, description="Tokens of one judgement.")
     concurrency: int = Field(4, ge=1, le=64, description="Judgements asked for at once.")
     max_retries: int = Field(

@@ -1,8 +1,8 @@
 """The decision: two contestants' scores on the same golden rows, and a config, to a verdict.
 
-Pure. The primary metric must be shown to be better (superiority); guards and the judge must be shown
-not to be worse by more than a margin (non-inferiority). What the evidence cannot show either way is
-inconclusive, and leaves production as it is.
+Pure. The primary metric must be shown to be better (superiority); guards and the judge must be
+shown not to be worse by more than a margin (non-inferiority). What the evidence cannot show either
+way is inconclusive, and leaves production as it is.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _on_common_rows(
     """Both sides' scores over the rows that both measured, in the candidate's order."""
     ours, theirs = _measured(candidate, metric), _measured(baseline, metric)
     our_rows, their_rows = (
-        {row_id: i for i, row_id in enumerate(s.ids or c.ids)}
+        {row_id: i for i, row_id in enumerate(c.ids if s.ids is None else s.ids)}
         for s, c in ((ours, candidate), (theirs, baseline))
     )
     common = [row_id for row_id in our_rows if row_id in their_rows]

@@ -1,0 +1,99 @@
+"""Run the retrain flow once through its deployment, follow it, and show how it ended.
+
+In: a YAML for ``flows.config.RetrainConfig``. Out: lines as the run goes on, then its stages,
+scores and decision. Exits 0 when the run completed, whatever the gate decided; 1 when it failed; 2 when
+the configuration cannot be run.
+
+    python -m deployments.start deployments/configs/sample.yaml
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from deployments import environment
+from deployments.outcome import print_failure, print_outcome, read_summary
+from flows.config import load_config
+from tasks.errors import RetuneError
+
+_DEPLOYMENT = "retrain/retrain-manual"
+# What this caller may set for this run alone. Secrets are not passed: Prefect would store them.
+_PASSED = ("RETUNE_DATA", "HF_HUB_OFFLINE", "ANTHROPIC_BASE_URL")
+
+
+def start(config: Path) -> int:
+    """Validate, run, follow, report; the exit code of the run."""
+    parameters = {"config": load_config(config).model_dump(mode="json")}
+    environment.apply()
+    # Prefect reads its settings from the environment, once, when first imported.
+    from deployments.follow import follow
+
+    flow_run_id = _submit(parameters)
+    url = f"{environment.addresses()['Prefect']}/runs/flow-run/{flow_run_id}"
+    print(f"Run {flow_run_id} of {config}\n  {url}", flush=True)
+    try:
+        ended = follow(flow_run_id)
+    except KeyboardInterrupt:
+        api = os.environ["PREFECT_API_URL"]
+        print(
+            f"\nNo longer following; the run goes on: {url}\nTo cancel it: "
+            f"PREFECT_API_URL={api} {Path(sys.executable).parent}/prefect flow-run cancel "
+            f"{flow_run_id}"
+        )
+        return 130
+    summary = read_summary(str(flow_run_id))
+    if summary is not None:
+        print_outcome(summary, url)
+    if not ended.completed:
+        print_failure(ended.state, ended.errors, summary)
+    return 0 if ended.completed else 1
+
+
+def _submit(parameters: dict[str, Any]) -> UUID:
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    try:
+        flow_run: Any = run_deployment(
+            _DEPLOYMENT,
+            parameters=parameters,
+            timeout=0,
+            as_subflow=False,
+            job_variables={"env": _passed()},
+        )
+    except ObjectNotFound as error:
+        raise RetuneError(f"There is no deployment {_DEPLOYMENT}: run `make up`.") from error
+    except PrefectHTTPStatusError as error:
+        raise RetuneError(f"Prefect refused the run: {error.response.text}") from error
+    return UUID(str(flow_run.id))
+
+
+def _passed() -> dict[str, str]:
+    given = {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
+    if "RETUNE_DATA" in given:
+        given["RETUNE_DATA"] = str(Path(given["RETUNE_DATA"]).absolute())
+    return given
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("Usage: python -m deployments.start CONFIG.yaml", file=sys.stderr)
+        return 2
+    try:
+        load_config(Path(arguments[0]))
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return start(Path(arguments[0]))
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
