@@ -17,14 +17,16 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments import environment
+from deployments import environment, processes
 from flows.config import load_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
@@ -45,6 +47,7 @@ def bootstrap() -> None:
     _save_blocks()
     _ensure_pool()
     _deploy()
+    _crash_orphans()
 
 
 def weekly_config() -> Path:
@@ -55,7 +58,8 @@ def weekly_config() -> Path:
 
 
 def _ensure_bucket(name: str) -> None:
-    client = boto3.client("s3", config=Config(**_S3_CONFIG))
+    # S3 answered just now: there is less to wait for here than in the middle of a run.
+    client = boto3.client("s3", config=Config(connect_timeout=5, retries={"mode": "standard"}))
     try:
         client.create_bucket(Bucket=name)
     except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
@@ -124,6 +128,29 @@ def _deploy() -> None:
     )
     if done.returncode:
         raise ConfigError(f"`prefect deploy` of {source} failed:\n{done.stdout}{done.stderr}")
+
+
+def _crash_orphans() -> None:
+    """Runs that were on when the stack ended would say Running for ever, and keep their slot."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.states import Crashed
+
+    leader = processes.supervisor(environment.local())
+    started = datetime.fromtimestamp(leader.create_time() if leader else 0, UTC)
+    types = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    unfinished = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=unfinished):
+            if run.state is not None and run.state.timestamp < started:
+                state: State[Any] = Crashed(message="The stack ended during this run.")
+                client.set_flow_run_state(run.id, state, force=True)
+                print(f"Run {run.name} was cut off when the stack ended: marked Crashed.")
 
 
 def main() -> int:

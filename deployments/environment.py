@@ -98,7 +98,7 @@ def environment() -> dict[str, str]:
     Holds the S3 keys: never print it, and never put its values on a command line.
     """
     folder = local()
-    return {**_services(folder), **_folders(folder), **_quiet(), **_credentials(folder)}
+    return {**_services(folder), **_folders(folder), **quiet(), **_credentials(folder)}
 
 
 def apply() -> None:
@@ -148,12 +148,14 @@ def _folders(folder: Path) -> dict[str, str]:
         "RETUNE_BUCKET": bucket(),
         "PREFECT_HOME": str(folder / "prefect"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torchinductor"),
         "HF_HOME": os.environ.get("HF_HOME") or str(folder / "huggingface"),
         "PATH": os.pathsep.join([binaries, *(part for part in path if part != binaries)]),
     }
 
 
-def _quiet() -> dict[str, str]:
+def quiet() -> dict[str, str]:
+    """What keeps libraries from calling home, and from needing a display."""
     return {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -208,7 +210,8 @@ def _write_once(file: Path, keys: dict[str, str]) -> None:
             "folder that can be written."
         ) from error
     finally:
-        private.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            private.unlink()
 
 
 def _port(variable: str, default: int) -> int:

@@ -7,6 +7,7 @@ than a subscription: it survives a restart of the server, and costs a few millis
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -33,6 +34,7 @@ _POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 3.0
 _PATIENCE_SECONDS = 120
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+Line = tuple[datetime, str]
 _WAITING = {
     "AwaitingConcurrencySlot": "waits for its slot: another run of this deployment is on",
     "Late": "waits: runs are taken one at a time, and another may be on",
@@ -101,9 +103,13 @@ def _poll(client: SyncPrefectClient, flow_run_id: UUID, seen: _Seen) -> FlowRun:
 def _print_news(client: SyncPrefectClient, flow_run_id: UUID, seen: _Seen) -> FlowRun:
     # The flow run is read first: whatever it did before its last state is then in the rest.
     flow_run = client.read_flow_run(flow_run_id)
-    _print_tasks(_task_runs(client, flow_run_id), seen)
-    _print_logs(_new_logs(client, flow_run_id, seen))
-    _print_state(flow_run, seen)
+    news = [
+        *_stage_news(_task_runs(client, flow_run_id), seen),
+        *_log_news(_new_logs(client, flow_run_id, seen), flow_run),
+        *_state_news(flow_run, seen),
+    ]
+    for when, text in sorted(news, key=lambda line: line[0]):
+        print(f"{when.astimezone():%H:%M:%S} {text}", flush=True)
     return flow_run
 
 
@@ -130,36 +136,40 @@ def _new_logs(client: SyncPrefectClient, flow_run_id: UUID, seen: _Seen) -> list
     return new
 
 
-def _print_state(flow_run: FlowRun, seen: _Seen) -> None:
-    name = flow_run.state_name or ""
-    if name != seen.flow_state:
-        seen.flow_state = name
-        _line("run", _WAITING.get(name, name))
+def _state_news(flow_run: FlowRun, seen: _Seen) -> Iterator[Line]:
+    state = flow_run.state
+    if state is not None and state.name != seen.flow_state:
+        seen.flow_state = state.name or ""
+        yield state.timestamp, f"run: {_WAITING.get(seen.flow_state, seen.flow_state)}"
 
 
-def _print_tasks(task_runs: list[TaskRun], seen: _Seen) -> None:
-    for run in reversed(task_runs):
-        name = run.state_name or ""
-        before = seen.task_states.get(run.id)
-        if name == before or run.state is None:
+def _stage_news(task_runs: list[TaskRun], seen: _Seen) -> Iterator[Line]:
+    for run in task_runs:
+        state, name = run.state, run.state_name or ""
+        if state is None or name == seen.task_states.get(run.id):
             continue
+        if run.id not in seen.task_states and run.start_time and state.is_final():
+            yield run.start_time, f"{run.name}: started"
         seen.task_states[run.id] = name
-        if run.state.is_final():
-            _line(run.name, f"{name.lower()} after {run.total_run_time.total_seconds():.1f} s")
+        if state.is_final():
+            seconds = run.total_run_time.total_seconds()
+            yield state.timestamp, f"{run.name}: {name.lower()} after {seconds:.1f} s"
         elif name in _VERBS:
-            _line(run.name, _VERBS[name])
+            yield state.timestamp, f"{run.name}: {_VERBS[name]}"
 
 
-def _print_logs(logs: list[Log]) -> None:
+def _log_news(logs: list[Log], flow_run: FlowRun) -> Iterator[Line]:
+    """The stages' own lines, and the flow's from its start on: before, Prefect talks to itself.
+
+    Tracebacks stay in the UI and in the worker's log; the last word on an error comes at the end.
+    """
     for log in logs:
-        # Prefect's own lines on task runs say what the lines on stages say.
-        if log.name.startswith("tasks.") or log.name == "prefect.flow_runs":
-            when = log.timestamp.astimezone()
-            print(f"{when:%H:%M:%S}   {log.message}", flush=True)
-
-
-def _line(what: str, happened: str) -> None:
-    print(f"{datetime.now().astimezone():%H:%M:%S} {what}: {happened}", flush=True)
+        of_flow = log.name == "prefect.flow_runs" and (
+            log.level > _INFO
+            or (flow_run.start_time is not None and log.timestamp >= flow_run.start_time)
+        )
+        if of_flow or log.name.startswith("tasks."):
+            yield log.timestamp, "  " + log.message.partition("\nTraceback")[0]
 
 
 def _failed(run: TaskRun) -> bool:

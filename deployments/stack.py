@@ -16,7 +16,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,8 @@ import psutil
 from deployments import environment, health, processes
 from tasks.errors import ConfigError, RetuneError, StorageError
 
-_FOLDERS = ("logs", "s3", "prefect", "mlflow", "runs", "models")
+_FOLDERS = ("logs", "s3", "prefect", "mlflow", "runs", "models", "tmp")
+_LONGEST_TMPDIR = 64
 _LEAST_FREE_GIB = 3
 _TIMEOUT_SECONDS = 180
 _TAIL_LINES = 15
@@ -120,18 +120,24 @@ def _start(folder: Path) -> None:
 def _spawn(folder: Path) -> subprocess.Popen[bytes]:
     procfile = environment.home() / "infra" / "local" / "Procfile"
     command = [sys.executable, "-m", "honcho", "-f", str(procfile), "--no-colour", "start"]
-    mark = {processes.MARK: str(folder)}
+    extra = {processes.MARK: str(folder), **_temporary_folder(folder)}
     with (folder / "logs" / "honcho.log").open("wb") as log:
         # The stack's folder is the working folder, so that nothing a service drops lands elsewhere.
         return subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, **environment.environment(), **mark},
+            env={**os.environ, **environment.environment(), **extra},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _temporary_folder(folder: Path) -> dict[str, str]:
+    """Prefect drops things in TMPDIR; Unix sockets there need a path of under 108 bytes."""
+    inside = str(folder / "tmp")
+    return {"TMPDIR": inside} if len(inside) <= _LONGEST_TMPDIR else {}
 
 
 def _worker(folder: Path) -> dict[str, health.Check]:
@@ -179,7 +185,7 @@ def _story(folder: Path, service: str, code: int | None) -> str:
     shown = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (empty)"
     return (
         f"The stack did not start: {service} {what}. The last lines of {log}:\n{shown}\n"
-        "Everything was stopped again. Remove the cause and run `make up`; `make clean` starts anew."
+        "Everything was stopped again. Remove the cause, then `make up`; `make clean` starts anew."
     )
 
 
@@ -213,8 +219,8 @@ def _make_folders(folder: Path) -> None:
     try:
         for name in _FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free / 2**30
+        (folder / "stack.lock").touch()
+        free = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
         raise StorageError(
             f"Cannot write to {folder}: {error.strerror}. Free some space, or set RETUNE_LOCAL to "
@@ -236,10 +242,10 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _remove_sockets() -> None:
-    """SeaweedFS leaves the sockets that it named after its ports in the temporary folder."""
+    """SeaweedFS names its sockets after its ports, ignores TMPDIR, and leaves one behind."""
     for port in environment.ports():
-        for socket_file in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port.number}.sock"):
-            socket_file.unlink(missing_ok=True)
+        for left in Path("/tmp").glob(f"seaweedfs-*-{port.number}.sock"):  # noqa: S108
+            left.unlink(missing_ok=True)
 
 
 def _print_addresses() -> None:

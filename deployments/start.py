@@ -1,8 +1,8 @@
 """Run the retrain flow once through its deployment, follow it, and show how it ended.
 
 In: a YAML for ``flows.config.RetrainConfig``. Out: lines as the run goes on, then its stages,
-scores and decision. Exits 0 when the run completed, whatever the gate decided; 1 when it failed; 2 when
-the configuration cannot be run.
+scores and decision. Exits 0 when the run completed, whatever the gate decided; 1 when it failed; 2
+when the configuration cannot be run.
 
     python -m deployments.start deployments/configs/sample.yaml
 """

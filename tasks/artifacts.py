@@ -155,6 +155,31 @@ class Contestant(Record):
         """The weights alone: in whatever role it stands, a model answers the same."""
         return {"base": self.base_model.digest, "adapter": self.adapter_digest}
 
+    @classmethod
+    def of(
+        cls, base_model: BaseModelRef, champion: ModelVersion | None, adapter: Adapter
+    ) -> list[Contestant]:
+        """Who is compared: the base model, the champion if there is one, the candidate."""
+        contestants = [cls(role="base", base_model=base_model)]
+        if champion is not None:
+            contestants.append(
+                cls(
+                    role="champion",
+                    base_model=champion.base_model,
+                    adapter_uri=champion.adapter_uri,
+                    adapter_artifact_digest=champion.adapter_artifact_digest,
+                    adapter_digest=champion.adapter_digest,
+                )
+            )
+        candidate = cls(
+            role="candidate",
+            base_model=adapter.base_model,
+            adapter_uri=adapter.uri,
+            adapter_artifact_digest=adapter.digest,
+            adapter_digest=adapter.adapter_digest,
+        )
+        return [*contestants, candidate]
+
 
 class Answers(Artifact):
     """What one contestant answered to every golden row: ``answers.parquet``."""
@@ -175,6 +200,7 @@ class Score(Record):
 class EvalReport(Artifact):
     """The scores of one contestant; ``scores.parquet`` holds what each answer contributed."""
 
+    answers: Answers
     adapter_digest: str | None
     metrics: dict[str, Score]
     judge: str = Field(description="'run', or why the judge did not run")
@@ -211,6 +237,15 @@ class GateDecision(Artifact):
         return self.outcome == "promoted"
 
 
+class Lineage(Record):
+    """What a model version was made from and by; kept as tags in the registry."""
+
+    flow_run_id: str
+    data_digest: str
+    config_digest: str
+    code_digest: str
+
+
 class ModelVersion(Record):
     """A version in the registry and the alias it carries; the champion when it serves."""
 
@@ -224,12 +259,17 @@ class ModelVersion(Record):
 
 
 class StageRun(Record):
-    """One line of the run's story: what a stage did, for how long, on how many rows."""
+    """One line of the run's story: what a stage did, for how long, on how many rows.
+
+    ``seconds`` is the whole call; ``work_seconds`` the part in the stage's own code, the rest being
+    orchestration.
+    """
 
     name: str
     subject: str | None = None
     state: StageState
     seconds: float
+    work_seconds: float = 0.0
     num_in: int | None = None
     num_out: int | None = None
     uri: str | None = None

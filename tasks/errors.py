@@ -6,6 +6,7 @@ type that a caller unaware of Retune would catch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 
@@ -61,7 +62,10 @@ _TRANSIENT_NAMES = frozenset(
         "ReadTimeoutError",
         "ResponseStreamingError",
         "IncompleteReadError",
+        "RetriesExceededError",  # boto3, of a download; it keeps no cause
         # requests, urllib3, httpx, aiohttp
+        "ConnectionError",
+        "Timeout",
         "ChunkedEncodingError",
         "ProtocolError",
         "MaxRetryError",
@@ -73,6 +77,8 @@ _TRANSIENT_NAMES = frozenset(
         "APITimeoutError",
     }
 )
+# Raised before anything was sent: the address is wrong, and stays so.
+_LASTING_NAMES = frozenset({"UnsupportedProtocol", "LocalProtocolError"})
 _THROTTLING_CODES = frozenset(
     {"Throttling", "ThrottlingException", "SlowDown", "RequestTimeout", "ServiceUnavailable"}
 )
@@ -100,8 +106,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _is_transient_itself(error: BaseException) -> bool:
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__):
-        return True
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & _TRANSIENT_NAMES:
+        return not names & _LASTING_NAMES
     status, code = _status_and_code(error)
     return status in _TRANSIENT_STATUSES or code in _THROTTLING_CODES
 
@@ -113,7 +120,7 @@ def _status_and_code(error: BaseException) -> tuple[int | None, str | None]:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return status, response.get("Error", {}).get("Code")
     get_status = getattr(error, "get_http_status_code", None)  # mlflow.exceptions.MlflowException
-    if callable(get_status) and "API request to" in str(error):
+    if callable(get_status) and re.match("API request to .* failed", str(error)):
         return get_status(), None
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
     return (status if isinstance(status, int) else None), None

@@ -9,13 +9,13 @@ believed only after the artifact behind it was found whole.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import inspect
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -45,13 +45,13 @@ def stage(
     libraries: tuple[str, ...] = (),
     cached: bool = True,
     subject: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
-    depends: Callable[[], object] = lambda: None,
+    depends: Callable[[Mapping[str, Any]], object] = lambda _: None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function a stage.
 
     ``libraries``: distributions whose versions belong in the cache key. ``cached=False``: for work
     on the outside world that must be done each time. ``subject``: names one of several calls of a
-    stage, from its arguments. ``depends``: what else decides the result (an environment switch).
+    stage, from its arguments. ``depends``: what else decides the result, such as a key in the environment.
     """
 
     def decorate(body: Callable[P, R]) -> Stage[P, R]:
@@ -71,13 +71,14 @@ class Stage(Generic[P, R]):
         libraries: tuple[str, ...],
         cached: bool,
         subject: Callable[[Mapping[str, Any]], str | None],
-        depends: Callable[[], object],
+        depends: Callable[[Mapping[str, Any]], object],
     ) -> None:
         self.body = body
         self.name = name
         self._libraries = libraries
         self._subject = subject
         self._depends = depends
+        self._work_seconds = 0.0
         self._task: Task[..., Any] = task(
             name=name,
             description=inspect.getdoc(body),
@@ -89,12 +90,13 @@ class Stage(Generic[P, R]):
             cache_key_fn=self._cache_key if cached else None,
             persist_result=cached,
             result_serializer="json" if cached else None,
-        )(body)
+        )(self._timed)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         subject = self._subject(inspect.signature(self.body).bind(*args, **kwargs).arguments)
         run_name = f"{self.name}-{subject}" if subject else self.name
         prefect_task = self._task.with_options(task_run_name=run_name)
+        self._work_seconds = 0.0
         started = time.monotonic()
         state = cast("State[R]", prefect_task(*args, **kwargs, return_state=True))
         if _is_cached(state) and not _is_whole(state):
@@ -104,13 +106,27 @@ class Stage(Generic[P, R]):
         self._record(state, subject, time.monotonic() - started)
         return state.result()
 
+    @property
+    def _timed(self) -> Callable[P, R]:
+        """The body, its own time kept apart from Prefect's round it."""
+
+        @functools.wraps(self.body)
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            started = time.monotonic()
+            try:
+                return self.body(*args, **kwargs)
+            finally:
+                self._work_seconds += time.monotonic() - started
+
+        return timed
+
     def cache_key(self, arguments: Mapping[str, Any]) -> str:
         """The key under which the result of these arguments is kept."""
         parts = {
             "inputs": {name: fingerprint(value) for name, value in arguments.items()},
             "source": _source_digest(Path(inspect.getfile(self.body)).parent),
             "libraries": {name: importlib.metadata.version(name) for name in self._libraries},
-            "depends": self._depends(),
+            "depends": self._depends(arguments),
         }
         return f"{self.name}-{digest_of(parts)}"
 
@@ -126,6 +142,7 @@ class Stage(Generic[P, R]):
             subject=subject,
             state=how,
             seconds=round(seconds, 3),
+            work_seconds=round(self._work_seconds, 3),
             num_in=getattr(result, "num_in", None),
             num_out=getattr(result, "num_out", None),
             uri=getattr(result, "uri", None),
@@ -159,7 +176,7 @@ def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     return state.name != "TimedOut" and isinstance(error, BaseException) and is_transient(error)
 
 
-@cache
+@functools.cache
 def _source_digest(package: Path) -> str:
     """Digest of the syntax trees of a stage's package and the shared floor.
 

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -62,22 +63,27 @@ class LocalStore:
     def put(self, key: str, source: Path) -> None:
         with self._whole(key) as temporary:
             shutil.copyfile(source, temporary)
+            temporary.replace(self._root / key)
 
     def put_bytes(self, key: str, body: bytes, *, if_absent: bool = False) -> bool:
-        if if_absent and (self._root / key).exists():
-            return False
         with self._whole(key) as temporary:
             temporary.write_bytes(body)
-        return True
+            if not if_absent:
+                temporary.replace(self._root / key)
+                return True
+            try:  # a link, unlike a rename, fails when another writer was faster
+                (self._root / key).hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            return True
 
     def get(self, key: str, target: Path) -> None:
-        target.write_bytes(self.get_bytes(key))
+        with self._errors("read", key):
+            shutil.copyfile(self._root / key, target)
 
     def get_bytes(self, key: str) -> bytes:
-        try:
+        with self._errors("read", key):
             return (self._root / key).read_bytes()
-        except FileNotFoundError as error:
-            raise ArtifactMissingError(f"{self.root}/{key} does not exist.") from error
 
     def size(self, key: str) -> int | None:
         path = self._root / key
@@ -85,11 +91,27 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _whole(self, key: str) -> Iterator[Path]:
+        """A name beside the object's that no other writer has; gone again in the end."""
         target = self._root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        yield temporary
-        temporary.replace(target)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        with self._errors("write", key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ArtifactMissingError(f"{self.root}/{key} does not exist.") from error
+        except OSError as error:
+            raise StorageError(
+                f"Could not {verb} {self.root}/{key}: {error.strerror}. Free some space, or set "
+                "RETUNE_STORE to a folder that can be written."
+            ) from error
 
 
 class S3Store:
@@ -103,9 +125,10 @@ class S3Store:
         self._client: Any = boto3.client("s3", config=_S3_CONFIG)
 
     def put(self, key: str, source: Path) -> None:
-        with self._errors("write", key):
-            self._client.upload_file(
-                str(source), self._bucket, self._prefix + key, ExtraArgs=_content_type(key)
+        # Not upload_file, which hides S3's answer in an error of its own.
+        with self._errors("write", key), source.open("rb") as file:
+            self._client.upload_fileobj(
+                file, self._bucket, self._prefix + key, ExtraArgs=_content_type(key)
             )
 
     def put_bytes(self, key: str, body: bytes, *, if_absent: bool = False) -> bool:
@@ -192,7 +215,8 @@ def _cached_store(root: str, _endpoint: str | None) -> Store:
 def commit(store: Store, stage: str, folder: Path) -> tuple[str, str]:
     """Store every file of ``folder`` as an artifact of ``stage``; answers its URI and digest.
 
-    Safe to repeat and to kill: files first, then the manifest, only if it is not there yet.
+    Safe to repeat and to kill: files first, then the manifest, only if it is not there yet. Of an
+    artifact that lost files after it was committed, those are put back.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     files = [
@@ -202,15 +226,23 @@ def commit(store: Store, stage: str, folder: Path) -> tuple[str, str]:
     manifest = json.dumps({"stage": stage, "files": files}, indent=1, sort_keys=True).encode()
     digest = hashlib.sha256(manifest).hexdigest()
     prefix = f"{stage}/{digest}"
-    if store.size(f"{prefix}/{MANIFEST}") is None:
-        for name in names:
-            store.put(f"{prefix}/{name}", folder / name)
-        store.put_bytes(f"{prefix}/{MANIFEST}", manifest, if_absent=True)
+    found = _bytes_or_none(store, f"{prefix}/{MANIFEST}")
+    for file in files:
+        key = f"{prefix}/{file['path']}"
+        if found is None or store.size(key) != file["bytes"]:
+            store.put(key, folder / str(file["path"]))
+    if found != manifest:
+        store.put_bytes(f"{prefix}/{MANIFEST}", manifest, if_absent=found is None)
     return f"{store.root}/{prefix}", digest
 
 
 def is_intact(store: Store, artifact: Artifact) -> bool:
-    """Whether the artifact's manifest is there with the right digest, and every file in full."""
+    """Whether the artifact's manifest is there with the right digest, and every file in full.
+
+    One in another store counts as absent: whoever asks can make it again in this one.
+    """
+    if not artifact.uri.startswith(f"{store.root}/"):
+        return False
     try:
         files = _manifest(store, artifact.uri, artifact.digest)["files"]
     except StorageError as error:
@@ -232,7 +264,7 @@ def fetch(store: Store, uri: str, digest: str) -> Path:
         with scratch() as folder:
             for file in files:
                 _fetch_file(store, f"{_key(store, uri)}/{file['path']}", folder, file)
-            _move_into_place(folder, target)
+            _move_into_place(folder, target, files)
     return target
 
 
@@ -279,6 +311,13 @@ def _manifest(store: Store, uri: str, digest: str) -> dict[str, Any]:
     return manifest
 
 
+def _bytes_or_none(store: Store, key: str) -> bytes | None:
+    try:
+        return store.get_bytes(key)
+    except ArtifactMissingError:
+        return None
+
+
 def _key(store: Store, uri: str) -> str:
     if not uri.startswith(f"{store.root}/"):
         raise ConfigError(f"{uri} is not in the store {store.root}; set RETUNE_STORE to its root.")
@@ -302,10 +341,11 @@ def _fetch_file(store: Store, key: str, folder: Path, file: dict[str, Any]) -> N
         )
 
 
-def _move_into_place(folder: Path, target: Path) -> None:
+def _move_into_place(folder: Path, target: Path, files: list[dict[str, Any]]) -> None:
+    if _has_sizes(target, files):  # another process was faster, and may be reading it
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # an incomplete copy, or another process was faster: either may go
-        shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # an incomplete copy
     with contextlib.suppress(OSError):  # lost the race: the other copy is equally good
         folder.rename(target)
 

@@ -108,7 +108,8 @@ def write(cleaned: Cleaned, config: CleanConfig, folder: Path) -> None:
         "num_by_source": dict(sorted(Counter(e.source for e in cleaned.examples).items())),
         "samples": _samples(cleaned.rejections, config),
     }
-    (folder / "stats.json").write_text(json.dumps(stats, ensure_ascii=False, indent=1))
+    text = json.dumps(stats, ensure_ascii=False, indent=1)
+    (folder / "stats.json").write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +172,18 @@ def _samples(rejections: Sequence[Rejection], config: CleanConfig) -> list[dict[
         if taken[rejection.reason] < _SAMPLES_PER_REASON:
             taken[rejection.reason] += 1
             chosen.append(rejection)
-    texts = [r.example.prompt[:_SAMPLE_CHARACTERS] for r in chosen]
-    details = [r.detail[:_SAMPLE_CHARACTERS] for r in chosen]
+    texts, details = [r.example.prompt for r in chosen], [r.detail for r in chosen]
     if config.pii.enabled:
         safe = redact_texts([*texts, *details], config.pii, Counter())
         texts, details = safe[: len(texts)], safe[len(texts) :]
+    # Cut after redaction: half a mail address is not recognised as one.
     return [
-        {"reason": r.reason, "where": _where(r.example), "detail": detail, "text": text}
+        {
+            "reason": r.reason,
+            "where": _where(r.example),
+            "detail": detail[:_SAMPLE_CHARACTERS],
+            "text": text[:_SAMPLE_CHARACTERS],
+        }
         for r, detail, text in zip(chosen, details, texts, strict=True)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from datasketch import MinHash, MinHashLSH
 
@@ -13,8 +14,9 @@ from tasks.example import Example, normalise
 
 _SEED = 1
 _RECALL = 0.99  # of pairs exactly at the threshold; the bands are chosen for it
-# Who is believed first when two rows say the same; the rest go by id, not by the files' order.
+# Who is believed first when two rows say the same.
 _RANK = {"human": 0, "annotation": 1, "production": 2, "hub": 3, "synthetic": 4}
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,12 @@ def near_duplicates(examples: Sequence[Example], config: DuplicateConfig) -> lis
     lsh = MinHashLSH(num_perm=config.num_permutations, params=bands)
     matches: list[Match] = []
     for index in _by_rank(examples):
-        near = ((jaccard(sets[index], sets[k]), k) for k in lsh.query(minhashes[index]))
-        similarity, kept = max(near, default=(0.0, -1))
+        near = (
+            (jaccard(sets[index], sets[k]), examples[k].id) for k in lsh.query(minhashes[index])
+        )
+        similarity, kept_id = max(near, default=(0.0, ""))
         if similarity >= config.threshold:
-            matches.append(Match(index, examples[kept].id, similarity))
+            matches.append(Match(index, kept_id, similarity))
         else:
             lsh.insert(index, minhashes[index])
     return matches
@@ -89,12 +93,16 @@ def golden_overlaps(
     for index, example in enumerate(examples):
         own = shingles(example.prompt, shingle_words)
         shared = Counter(number for part in own for number in holders.get(part, ()))
-        for number, count in shared.most_common():
-            identity, parts = sets[number]
-            similarity = count / (len(own) + len(parts) - count)
-            if similarity >= config.jaccard or count / len(parts) >= config.containment:
-                matches.append(Match(index, identity, similarity))
-                break
+        near = [
+            (similarity, identity)
+            for number, count in shared.items()
+            for identity, parts in [sets[number]]
+            for similarity in [count / (len(own) + len(parts) - count)]
+            if similarity >= config.jaccard or count / len(parts) >= config.containment
+        ]
+        if near:
+            similarity, identity = max(near)
+            matches.append(Match(index, identity, similarity))
     return matches
 
 
@@ -122,10 +130,16 @@ def _minhashes(sets: Sequence[frozenset[str]], num_permutations: int) -> list[Mi
 
 
 def _by_rank(examples: Sequence[Example]) -> list[int]:
-    """Best first: by source, then by id and place, so that the files' order does not matter."""
+    """Best first: by source, then the older row, whatever the order of the files.
 
-    def key(index: int) -> tuple[int, str, int]:
+    The older one, because it may already stand in a split: next week's copy must not replace it.
+    """
+
+    def key(index: int) -> tuple[int, datetime, str, list[str], str, int]:
         example = examples[index]
-        return _RANK.get(example.source, len(_RANK)), example.id, index
+        rank = _RANK.get(example.source, len(_RANK))
+        written = [m.content for m in example.messages]
+        created = example.created_at or _LATEST
+        return rank, created, example.id, written, example.group, index
 
     return sorted(range(len(examples)), key=key)

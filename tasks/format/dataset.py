@@ -100,7 +100,11 @@ def _smuggled(example: Example, tokenizer: Any, special: set[int]) -> tuple[str,
     """A special token written out in a row's text would end or open a turn by itself."""
     for message in example.messages:
         ids = tokenizer(message.content, add_special_tokens=False)["input_ids"]
-        found = special.intersection(ids)
+        # An unknown character becomes the unknown token by itself; nobody wrote that one out.
+        unknown = {tokenizer.unk_token_id} - {None}
+        if unknown and tokenizer.unk_token in message.content:
+            unknown = set()
+        found = special.intersection(ids) - unknown
         if found:
             return "special_token", f"{message.role} turn holds {tokenizer.decode([min(found)])!r}"
     return None

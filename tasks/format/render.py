@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jinja2
+
 from tasks.errors import TemplateError
 from tasks.example import Message
 
@@ -79,12 +81,20 @@ def _ids(
             f"{tokenizer.name_or_path} has no chat template. Take an instruct model, or save the "
             "template that it is to be served with as chat_template.jinja in its folder."
         )
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": m.role, "content": m.content} for m in messages],
-        add_generation_prompt=add_generation_prompt,
-        tokenize=True,
-        return_dict=False,
-    )
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            return_dict=False,
+        )
+    except jinja2.TemplateError as error:  # broken, or it refuses a role
+        roles = ", ".join(m.role for m in messages)
+        raise TemplateError(
+            f"The chat template of {tokenizer.name_or_path} cannot render the turns {roles}: "
+            f"{error}. Leave out what it refuses (a system turn comes from task.system_prompt), or "
+            "mend chat_template.jinja."
+        ) from error
     return ids
 
 

@@ -162,7 +162,7 @@ def _better(
 ) -> tuple[Finding, str]:
     if difference < -_ROUNDING:
         return "failed", "got worse"
-    if ci_high <= 0:
+    if ci_high < 0:
         return "failed", "did not improve"
     if ci_low > min_gain + _ROUNDING:
         return "passed", "improved"

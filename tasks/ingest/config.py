@@ -82,12 +82,12 @@ class SourceConfig(Record):
             return []
         absolute = Path(self.path)
         if absolute.is_absolute():
-            found = sorted(p for p in absolute.parent.glob(absolute.name) if p.is_file())
+            found = _matching(absolute.parent, absolute.name)
             if found:
                 return [(p.name, p) for p in found]
             raise MissingFileError(f"Source {self.path!r}: no such file.")
         for place in data_places():
-            found = sorted(p for p in place.glob(self.path) if p.is_file())
+            found = _matching(place, self.path)
             if found:
                 return [(p.relative_to(place).as_posix(), p) for p in found]
         looked = ", ".join(str(place) for place in data_places())
@@ -115,6 +115,13 @@ class GoldenConfig(Record):
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 that the file must have"
     )
     source: SourceConfig = Field(description="Where the rows are")
+
+
+def _matching(place: Path, pattern: str) -> list[Path]:
+    """The file of that very name, which may hold brackets, else those that the glob matches."""
+    if (place / pattern).is_file():
+        return [place / pattern]
+    return sorted(p for p in place.glob(pattern) if p.is_file())
 
 
 def data_places() -> list[Path]:

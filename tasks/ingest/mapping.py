@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.artifacts import TaskConfig
-from tasks.errors import DataError
+from tasks.errors import ConfigError, DataError
 from tasks.example import Example, Message, content_id
 from tasks.ingest.config import ColumnMapping, SourceConfig
 from tasks.ingest.readers import BadRow, Row
@@ -22,11 +22,19 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_tra
 # Jinja's own tojson escapes <, > and & for HTML, which would teach the model \u0026.
 _ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
 
+# What a row that does not fit its template raises while it is rendered.
+_ROW_ERRORS = (
+    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+
 
 class _FieldError(Exception):
     def __init__(self, field: str, reason: str, detail: str) -> None:
         super().__init__(detail)
-        self.field, self.reason, self.detail = field, reason, detail
+        # It may quote the row, and a lone surrogate cannot be written to the quarantine.
+        self.detail = detail.encode("utf-8", "backslashreplace").decode()
+        self.field, self.reason = field, reason
 
 
 def to_example(row: Row, source: SourceConfig, task: TaskConfig) -> Example | BadRow:
@@ -45,7 +53,7 @@ def to_example(row: Row, source: SourceConfig, task: TaskConfig) -> Example | Ba
         id=identity,
         messages=tuple(messages),
         source=source.source,
-        group=f"{row.file}:{group}" if group else identity,
+        group=group or identity,
         created_at=created_at,
         label=label,
         meta={"file": row.file, "line": str(row.line)},
@@ -56,8 +64,11 @@ def check_columns(row: Row, source: SourceConfig) -> None:
     """Raises DataError when a mapped column is missing from the first row of a CSV or Parquet.
 
     There a missing column is a wrong mapping, not a bad row: saying it once, before reading
-    everything, is worth more than a quarantine full of the same sentence.
+    everything, is worth more than a quarantine full of the same sentence. Of JSON lines each has
+    its own columns.
     """
+    if source.format == "jsonl" or row.file.lower().endswith(".jsonl"):
+        return
     plain = [c for c in source.columns.model_dump().values() if c and "{{" not in c]
     missing = [column for column in [*plain, *source.where] if column not in row.values]
     if missing:
@@ -65,6 +76,11 @@ def check_columns(row: Row, source: SourceConfig) -> None:
             f"{row.file}: column {missing[0]!r} is mapped in the config but not in the file, "
             f"which has {', '.join(map(repr, row.values))}. Correct the source's `columns`."
         )
+
+
+def is_wanted(row: Row, source: SourceConfig) -> bool:
+    """Whether the row has one of the values that ``where`` asks for."""
+    return all(row.values.get(column) in values for column, values in source.where.items())
 
 
 def _messages(values: dict[str, Any], columns: ColumnMapping) -> list[Message]:
@@ -88,7 +104,8 @@ def _message(turn: object, field: str) -> Message:
         if not isinstance(turn[key], str):
             detail = f"expected a string, came {type(turn[key]).__name__}"
             raise _FieldError(f"{field}.{key}", "wrong_type", detail)
-    return Message(turn["role"], _encodable(turn["content"], f"{field}.content"))
+    role, content = (_encodable(turn[key], f"{field}.{key}") for key in ("role", "content"))
+    return Message(role, content)
 
 
 def _text(values: dict[str, Any], column: str) -> str:
@@ -96,7 +113,7 @@ def _text(values: dict[str, Any], column: str) -> str:
         return _encodable(_render(values, column), column)
     value = _column(values, column)
     if isinstance(value, dict | list):  # a structured answer given as an object
-        value = json.dumps(value, ensure_ascii=False)
+        value = _as_json(value, column)
     if not isinstance(value, str | int | float):
         detail = f"expected text, came {type(value).__name__}"
         raise _FieldError(column, "wrong_type", detail)
@@ -104,7 +121,10 @@ def _text(values: dict[str, Any], column: str) -> str:
 
 
 def _optional_text(values: dict[str, Any], column: str | None) -> str | None:
-    return None if column is None else _text(values, column)
+    """None also for a row in which the column is empty: not every row has a group or a label."""
+    if column is None or ("{{" not in column and _column(values, column) in (None, "")):
+        return None
+    return _text(values, column)
 
 
 def _column(values: dict[str, Any], column: str) -> Any:
@@ -115,15 +135,29 @@ def _column(values: dict[str, Any], column: str) -> Any:
 
 
 def _render(values: dict[str, Any], template: str) -> str:
+    compiled = _compiled(template)
     try:
-        return str(_compiled(template).render(values))
-    except (TemplateError, TypeError, ValueError) as error:
-        raise _FieldError(template, "template_failed", str(error)) from error
+        return str(compiled.render(values))
+    except _ROW_ERRORS as error:
+        detail = f"expected columns that the template can render: {error}"
+        raise _FieldError(template, "template_failed", detail) from error
 
 
 @lru_cache(maxsize=64)
 def _compiled(template: str) -> Any:
-    return _ENVIRONMENT.from_string(template)
+    try:
+        return _ENVIRONMENT.from_string(template)
+    except TemplateSyntaxError as error:
+        raise ConfigError(
+            f"The template {template!r} in a source's `columns` is not Jinja2: {error.message}."
+        ) from error
+
+
+def _as_json(value: object, column: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:  # deeper than Python can follow
+        raise _FieldError(column, "wrong_type", f"expected JSON-ready data: {error}") from error
 
 
 def _encodable(text: str, field: str) -> str:
@@ -135,9 +169,8 @@ def _encodable(text: str, field: str) -> str:
 
 
 def _time(values: dict[str, Any], column: str | None) -> datetime | None:
-    if column is None:
+    if column is None or (value := _column(values, column)) in (None, ""):
         return None
-    value = _column(values, column)
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError as error:

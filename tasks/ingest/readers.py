@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,12 @@ class BadRow:
 
 
 def read(source: SourceConfig) -> Iterator[Row | BadRow]:
-    """All rows of a source in order, those that ``where`` excludes left out.
+    """All rows of a source in order, before ``where`` and ``limit``.
 
     Raises MissingFileError when no file is found, DataError when a file is empty or not of its
     format as a whole.
     """
-    rows = _read_hub(source) if source.uses_hub() else _read_files(source)
-    for row in rows:
-        if isinstance(row, BadRow) or _is_wanted(row, source):
-            yield row
-
-
-def _is_wanted(row: Row, source: SourceConfig) -> bool:
-    return all(row.values.get(column) in values for column, values in source.where.items())
+    return _read_hub(source) if source.uses_hub() else _read_files(source)
 
 
 def _read_files(source: SourceConfig) -> Iterator[Row | BadRow]:
@@ -68,7 +61,7 @@ def _read_files(source: SourceConfig) -> Iterator[Row | BadRow]:
 
 
 def _reader(name: str, source: SourceConfig) -> Callable[[str, Path], Iterator[Row | BadRow]]:
-    form = source.format if source.format != "auto" else Path(name).suffix.lstrip(".")
+    form = source.format if source.format != "auto" else Path(name).suffix.lstrip(".").lower()
     readers = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
     if form not in readers:
         raise ConfigError(
@@ -91,7 +84,7 @@ def _parse_json(name: str, number: int, raw: bytes) -> Row | BadRow:
         values = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return BadRow(name, number, None, "invalid_utf8", f"expected UTF-8: {error}", raw)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more than 4,300 digits
         return BadRow(name, number, None, "invalid_json", f"expected a JSON object: {error}", raw)
     if not isinstance(values, dict):
         detail = f"expected a JSON object, came {type(values).__name__}"
@@ -101,23 +94,50 @@ def _parse_json(name: str, number: int, raw: bytes) -> Row | BadRow:
 
 def _read_csv(name: str, path: Path) -> Iterator[Row | BadRow]:
     csv.field_size_limit(2**31 - 1)  # a long document in a cell is not an error
+    taken: list[str] = []
+    # Bytes that are not UTF-8 pass as surrogates, so that they spoil their own row alone.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        records = _records(name, csv.reader(_noting(file, taken), strict=True), taken)
+        _, header, _ = next(records, (0, [], b""))
+        if not header or len(set(header)) < len(header):
+            raise DataError(
+                f"{name}: expected a first line of distinct column names, came {header}. Correct "
+                "the file's header."
+            )
+        for line, cells, raw in records:
+            yield _pair(name, line, header, cells, raw)
+
+
+def _records(name: str, reader: Any, taken: list[str]) -> Iterator[tuple[int, list[str], bytes]]:
+    """(line where it begins, cells, original bytes) of each record that is not blank."""
+    while True:
+        first = reader.line_num + 1
+        taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # an open quote may have swallowed any number of rows
+            raise DataError(
+                f"{name}:{first}: expected a CSV record, came {error}. Double the quotes inside a "
+                "quoted cell, and close it."
+            ) from error
+        if cells:
+            yield first, cells, "".join(taken).rstrip("\r\n").encode("utf-8", "surrogateescape")
+
+
+def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    """The lines, each also put into ``taken``: what the CSV reader used for its next record."""
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _pair(name: str, line: int, header: list[str], cells: list[str], raw: bytes) -> Row | BadRow:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader)
-            first = reader.line_num + 1
-            for cells in reader:
-                if cells:
-                    yield _pair(name, first, header, cells)
-                first = reader.line_num + 1
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{name}: expected a CSV file in UTF-8, came {error}. Save it as UTF-8 CSV."
-        ) from error
-
-
-def _pair(name: str, line: int, header: list[str], cells: list[str]) -> Row | BadRow:
-    raw = json.dumps(cells, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return BadRow(name, line, None, "invalid_utf8", f"expected UTF-8: {error}", raw)
     if len(cells) != len(header):
         detail = f"expected {len(header)} cells ({', '.join(header)}), came {len(cells)}"
         return BadRow(name, line, None, "wrong_number_of_cells", detail, raw)
@@ -128,8 +148,10 @@ def _read_parquet(name: str, path: Path) -> Iterator[Row | BadRow]:
     try:
         batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
         yield from _numbered(name, (row for batch in batches for row in batch.to_pylist()))
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{name}: expected a Parquet file, came {error}.") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name}: expected a Parquet file, came {error}. Write the file anew."
+        ) from error
 
 
 def _read_hub(source: SourceConfig) -> Iterator[Row | BadRow]:

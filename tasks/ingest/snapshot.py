@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from tasks.artifacts import TaskConfig
 from tasks.errors import DataError, GoldenSetChangedError
 from tasks.example import Example, to_table
 from tasks.ingest.config import GoldenConfig, IngestConfig, SourceConfig
-from tasks.ingest.mapping import check_columns, to_example
+from tasks.ingest.mapping import check_columns, is_wanted, to_example
 from tasks.ingest.readers import BadRow, Row, read
 from tasks.storage import Store, digest_of, file_digest
 
@@ -70,6 +69,8 @@ def read_source(source: SourceConfig, task: TaskConfig) -> tuple[list[Example], 
     good: list[Example] = []
     bad: list[BadRow] = []
     for row in _with_columns_checked(read(source), source):
+        if isinstance(row, Row) and not is_wanted(row, source):
+            continue
         made = row if isinstance(row, BadRow) else to_example(row, source, task)
         if isinstance(made, BadRow):
             bad.append(made)
@@ -94,6 +95,13 @@ def read_golden(config: GoldenConfig, task: TaskConfig) -> list[Example]:
     if repeated:
         twice = [f"{e.meta['file']}:{e.meta['line']}" for e in examples if e.id == repeated[0]]
         raise DataError(f"Golden set {config.name!r}: the same row stands at {', '.join(twice)}.")
+    for example in examples:
+        last = example.messages[-1:]
+        if not last or last[0].role != "assistant" or not last[0].content.strip():
+            raise DataError(
+                f"Golden set {config.name!r}: expected every row to end with the right answer; "
+                f"{example.meta['file']}:{example.meta['line']} does not. Mend the file."
+            )
     return examples
 
 
@@ -135,20 +143,25 @@ def _check_file(config: GoldenConfig) -> None:
 def _with_columns_checked(
     rows: Iterator[Row | BadRow], source: SourceConfig
 ) -> Iterator[Row | BadRow]:
-    first = next(rows, None)
-    if first is None:
-        return
-    if isinstance(first, Row) and not first.file.endswith(".jsonl"):
-        check_columns(first, source)
-    yield from chain([first], rows)
+    checked: set[str] = set()
+    for row in rows:
+        if isinstance(row, Row) and row.file not in checked:
+            checked.add(row.file)
+            check_columns(row, source)
+        yield row
 
 
 def _limited(examples: list[Example], limit: int | None) -> list[Example]:
     """The ``limit`` examples of least id: a sample that does not depend on the files' order."""
     if limit is None or len(examples) <= limit:
         return examples
-    kept = set(sorted({e.id for e in examples})[:limit])
-    return [e for e in examples if e.id in kept]
+
+    def key(index: int) -> tuple[str, list[str], str]:
+        example = examples[index]
+        return example.id, [m.content for m in example.messages], example.group
+
+    kept = sorted(sorted(range(len(examples)), key=key)[:limit])
+    return [examples[index] for index in kept]
 
 
 def _check_share(num_good: int, quarantined: list[BadRow], share: float) -> None:

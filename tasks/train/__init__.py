@@ -1,0 +1,1 @@
+"""Train a LoRA adapter on a formatted data set, on TRL and PEFT."""

@@ -1,0 +1,77 @@
+"""What tests share: a quiet environment for all, and the real local stack for those that ask."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import environment
+
+# Before any test module imports a library that reads its settings when imported.
+os.environ.update(environment.quiet())
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """S3, Prefect, MLflow and a worker on free ports, bootstrapped; the folder that holds all.
+
+    Processes and clients find them by the environment, which is set for the rest of the session.
+    Only the prepared base model is shared with the stack of the checkout.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    from deployments.stack import down, up
+
+    models = environment.models()
+    folder = tmp_path_factory.mktemp("stack")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            **_free_ports(),
+            "RETUNE_LOCAL": str(folder),
+            "RETUNE_MODELS": str(models),
+        }.items():
+            patch.setenv(name, value)
+        for name in ("RETUNE_STORE", "RETUNE_DATA", "HF_HOME"):
+            patch.delenv(name, raising=False)
+        try:
+            up()
+            for name, value in environment.environment().items():
+                patch.setenv(name, value)
+            settings = {
+                PREFECT_API_URL: os.environ["PREFECT_API_URL"],
+                PREFECT_HOME: os.environ["PREFECT_HOME"],
+            }
+            # Prefect may have been imported, with other settings, when the tests were collected.
+            with temporary_settings(settings):
+                yield folder
+        finally:
+            down()
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[], dict[str, str]]:
+    """Makes ports for a stack of one's own; all those that it derives are free too."""
+    return _free_ports
+
+
+def _free_ports() -> dict[str, str]:
+    for _ in range(100):
+        first = random.randrange(20_000, 45_000, 10)
+        wanted = [first + offset for offset in (0, 1, 2, 3, 4, 5, 6)]
+        if all(map(_is_free, [*wanted, *(port + 10_000 for port in wanted)])):
+            return {
+                "RETUNE_S3_PORT": str(first),
+                "RETUNE_PREFECT_PORT": str(first + 5),
+                "RETUNE_MLFLOW_PORT": str(first + 6),
+            }
+    raise RuntimeError("No free ports for a stack.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,218 @@
+"""The page holds together for every outcome, refers to nothing and trusts no text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+
+from tasks.artifacts import RunSummary
+from tasks.report.html import render_page
+from tasks.report.story import AnswerRow, Story
+
+AT = datetime(2026, 1, 5, 14, 3, tzinfo=UTC)
+SECTIONS = ["metrics", "answers", "data", "training", "timings", "lineage"]
+OUTCOMES = ["promoted", "canary", "blocked", "inconclusive", "no_change", "failed"]
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "</style></svg></body>{{ 7 * 7 }}{% raw %}",
+    "\u202eevil \U0001f4a9 中文 \ud800 \x00\x1b[31m",
+    "w" * 30_000,
+    '{"<b>": "</dd><script>\\ud800"}',
+]
+Summarise = Callable[..., RunSummary]
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed in turn, and keeps what matters of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.sections: dict[str, str] = {}
+        self._section = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        assert len(found) == len(attrs), f"doubled attribute in {self.get_starttag_text()}"
+        self.tags.append((tag, found))
+        if tag in ("section", "header"):
+            self._section = found.get("id") or tag
+            self.sections[self._section] = ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+        if tag in ("section", "header"):
+            self._section = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._section:
+            self.sections[self._section] += data
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_renders_whole_and_small(
+    outcome: str, summarise: Summarise, story: Story
+) -> None:
+    text = render_page(summarise(outcome), story, AT)
+    page = Page(text)
+    assert list(page.sections) == ["header", *SECTIONS]
+    assert len(text.encode("utf-8")) < 200_000
+    badge = re.search(r'<p class="badge">(.*?)</p>', text)
+    assert badge is not None
+    assert badge[1] == outcome.replace("_", " ")
+    assert f'<header class="tone-{outcome}">' in text
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_page_refers_to_nothing_outside_itself(
+    outcome: str, summarise: Summarise, story: Story
+) -> None:
+    lineage = {"tracking_uri": "http://127.0.0.1:5000"}
+    text = render_page(summarise(outcome, lineage=lineage), story, AT)
+    assert "http://127.0.0.1:5000" in text
+    for tag, attributes in Page(text).tags:
+        assert tag not in {"script", "link", "iframe", "img", "object", "base", "form"}
+        assert not {"src", "href", "srcset", "action", "data"} & attributes.keys()
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_header_tells_the_decision_the_deciding_reason_first(
+    summarise: Summarise, story: Story
+) -> None:
+    header = Page(render_page(summarise("blocked"), story, AT)).sections["header"]
+    assert "support-tickets" in header
+    assert "amber-heron · 2026-01-05 14:03 UTC · 14 min 28 s" in header
+    assert "did not pass the gate" in header
+    assert header.index("json_validity failed") < header.index("exact_match inconclusive")
+    assert header.index("exact_match inconclusive") < header.index("field_f1 passed")
+
+
+def test_metrics_show_each_contestant_and_each_verdict_in_words(
+    summarise: Summarise, story: Story
+) -> None:
+    metrics = Page(render_page(summarise("blocked"), story, AT)).sections["metrics"]
+    for word in ("Base", "champion", "candidate", "few-shot"):
+        assert word.lower() in metrics.lower()
+    assert "0.810 [0.750, 0.870]" in metrics
+    assert "−0.055 [−0.085, −0.025]" in metrics
+    assert "may lose at most 0.02" in metrics
+    for verdict in ("passed", "failed", "inconclusive"):
+        assert verdict in metrics
+    assert "Judge: not run (no ANTHROPIC_API_KEY in the environment)." in metrics
+    assert "reference" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("judge", "text"),
+    [
+        ("run", "Judge: run; grades from 1 to 5."),
+        ("not configured", "Judge: not run (not configured)."),
+        ("not run", "Judge: not run."),
+    ],
+)
+def test_judge_is_told(judge: str, text: str, summarise: Summarise) -> None:
+    page = Page(render_page(summarise("promoted", judge=judge), Story(), AT))
+    assert text in page.sections["metrics"]
+
+
+def test_sections_tell_the_story(summarise: Summarise, story: Story) -> None:
+    sections = Page(render_page(summarise("promoted"), story, AT)).sections
+    assert "Of 200 golden answers: 147 better, 11 worse, 42 unchanged." in sections["answers"]
+    assert "not a JSON object" in sections["answers"]
+    assert "−12 quarantined" in sections["data"]
+    assert "−134" in sections["data"]
+    assert "production.jsonl:17" in sections["data"]
+    assert "checkpoint chosen at step 228" in sections["training"]
+    assert "evaluate (base, few-shot)" in sections["timings"]
+    assert "4.9 s outside the stages" in sections["timings"]
+    assert "apache-2.0" in sections["lineage"]
+    assert "time / NVIDIA H200" in sections["lineage"]
+    assert "learning_rate: 0.0002" in sections["lineage"]
+    assert not [name for name in SECTIONS if "Not reached" in sections[name]]
+
+
+def test_failed_run_says_where_and_what_it_did_not_reach(
+    summarise: Summarise, story: Story
+) -> None:
+    told = Story(data=story.data)
+    sections = Page(render_page(summarise("failed"), told, AT)).sections
+    assert "stopped at train, before a decision" in sections["header"]
+    assert "9.1 GiB wanted" in sections["header"]
+    reached = {"header", "data", "timings", "lineage"}
+    assert {name for name in sections if "Not reached" not in sections[name]} == reached
+
+
+def test_run_that_failed_at_once_renders() -> None:
+    bare = RunSummary(
+        flow_run_id="1", name="n", status="crashed", decision=None, reasons=[], stages=[]
+    )
+    sections = Page(render_page(bare, Story(), AT)).sections
+    assert "crashed" in sections["header"]
+    assert all("Not reached." in sections[name] for name in SECTIONS)
+
+
+def test_failure_after_the_decision_is_not_shown_as_its_outcome(summarise: Summarise) -> None:
+    page = Page(render_page(summarise("promoted", status="failed"), Story(), AT))
+    assert "The gate's decision was “promoted”, but the run stopped" in page.sections["header"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_text(text: str, summarise: Summarise, story: Story) -> None:
+    assert story.data is not None
+    assert story.training is not None
+    sample = {"reason": "gibberish", "where": text, "detail": text, "text": text}
+    answers = [AnswerRow(text, text, e, "base", text, text, "worse") for e in ("a", text)]
+    hostile = Story(
+        data=replace(
+            story.data,
+            samples=[sample],
+            num_by_source={text: 1},
+            num_rejected={"gibberish": 3, text: 1},
+            num_redacted={text: 1},
+        ),
+        training=replace(story.training, figures={text: text}),
+        answers=answers,
+        config_yaml=text,
+    )
+    summary = summarise(
+        "blocked",
+        name=text.replace("\ud800", ""),
+        reasons=[text.replace("\ud800", "")],
+        lineage={"note": text.replace("\ud800", "")},
+    )
+    page = render_page(summary, hostile, AT)
+    calm = Page(render_page(summarise("blocked"), replace(hostile, answers=[]), AT))
+    tags = {tag for tag, _ in Page(page).tags}
+    assert tags - {tag for tag, _ in calm.tags} <= {"article", "mark", "del", "h4"}
+    assert not [a for _, a in Page(page).tags if any(name.startswith("on") for name in a)]
+    assert "49" not in re.findall(r"{{.*?}}|\b49\b", Page(page).sections["answers"])
+    assert len(page.encode("utf-8")) < 1_000_000
+
+
+def test_long_training_and_odd_figures_are_drawn(summarise: Summarise, story: Story) -> None:
+    assert story.training is not None
+    history = [{"step": s, "loss": 1.0} for s in range(100_000)]
+    history += [{"step": 5, "loss": float("nan")}, {"step": 6, "eval_loss": float("inf")}]
+    long = replace(story.training, history=history, best_step=None)
+    text = render_page(summarise("promoted"), replace(story, training=long), AT)
+    assert len(text) < 200_000
+    assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", text)
+    assert "checkpoint chosen" not in text
