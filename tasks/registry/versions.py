@@ -40,9 +40,9 @@ def promote(
     found = champion.adapter_digest if champion else None
     if found != decision.baseline_adapter_digest:
         raise StaleDecisionError(
-            f"{name}: the decision compared with champion {_short(decision.baseline_adapter_digest)}"
-            f", but the champion is now {_short(found)}. Start the run again; all stages up to the "
-            "gate are cached."
+            f"{name}: the decision was made against the champion "
+            f"{_short(decision.baseline_adapter_digest)}, but the champion is now {_short(found)}. "
+            "Start the run again; all stages up to the gate are cached."
         )
     version = _register(client, name, adapter, decision, lineage)
     if champion is not None:

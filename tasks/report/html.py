@@ -26,7 +26,7 @@ __all__ = ["AnswerRow", "DataStory", "Story", "TrainingStory", "render_page"]
 
 _MAX_TEXT_CHARACTERS = 1500
 _MAX_CONFIG_CHARACTERS = 50_000
-_DECIDING = {"failed": 0, "inconclusive": 1}
+_DECIDING = ("failed", "inconclusive", "", "passed")
 # What may not stand in a UTF-8 HTML page; an answer can hold any of it, as "\ud800" in its JSON.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -95,11 +95,12 @@ def _errors(summary: RunSummary) -> list[tuple[str, str]]:
 def _reasons(summary: RunSummary) -> list[tuple[str, str]]:
     """Each reason with the verdict on its metric, where it starts with one's name; deciding first.
 
-    One rule that failed blocks a candidate whatever the others say: that is what to read first.
+    One rule that failed blocks a candidate whatever the others say: that is what to read first. A
+    reason without a verdict, such as a judge that did not run, may have decided too.
     """
     verdicts = {d.metric: d.verdict for d in summary.differences}
     reasons = [(verdicts.get(text.partition(" ")[0], ""), text) for text in summary.reasons]
-    return sorted(reasons, key=lambda reason: _DECIDING.get(reason[0], len(_DECIDING)))
+    return sorted(reasons, key=lambda reason: _DECIDING.index(reason[0]))
 
 
 def _stage_name(stage: Mapping[str, Any]) -> str:

@@ -203,7 +203,7 @@ def test_hostile_text_stays_text(text: str, summarise: Summarise, story: Story) 
     tags = {tag for tag, _ in Page(page).tags}
     assert tags - {tag for tag, _ in calm.tags} <= {"article", "mark", "del", "h4"}
     assert not [a for _, a in Page(page).tags if any(name.startswith("on") for name in a)]
-    assert "49" not in re.findall(r"{{.*?}}|\b49\b", Page(page).sections["answers"])
+    assert ("{{ 7 * 7 }}" in text) == ("{{ 7 * 7 }}" in Page(page).sections["answers"])
     assert len(page.encode("utf-8")) < 1_000_000
 
 
@@ -214,5 +214,7 @@ def test_long_training_and_odd_figures_are_drawn(summarise: Summarise, story: St
     long = replace(story.training, history=history, best_step=None)
     text = render_page(summarise("promoted"), replace(story, training=long), AT)
     assert len(text) < 200_000
-    assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", text)
+    curves = re.findall(r' points="([^"]*)"', text)
+    assert len(curves) == 2
+    assert not re.search(r"[^\d., ]", "".join(curves))
     assert "checkpoint chosen" not in text

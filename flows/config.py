@@ -1,0 +1,84 @@
+"""The one parameter of the retrain flow: what a YAML file and the form in the Prefect UI fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tasks.artifacts import Record, TaskConfig
+from tasks.base_model import BaseModelConfig
+from tasks.clean.config import CleanConfig
+from tasks.errors import ConfigError, MissingFileError
+from tasks.evaluate.config import EvaluateConfig
+from tasks.format.config import FormatConfig
+from tasks.gate.config import GateConfig
+from tasks.ingest.config import GoldenConfig, IngestConfig
+from tasks.report.config import ReportConfig
+from tasks.storage import digest_of
+from tasks.train.config import TrainConfig
+
+
+class RetrainConfig(Record):
+    """Everything that decides a retrain run, one section a stage."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$",
+        description="The model's name in the registry: lower case, digits and dashes",
+    )
+    task: TaskConfig = Field(TaskConfig(), description="What the model is to do")
+    base_model: BaseModelConfig = Field(BaseModelConfig(), description="The model to fine-tune")
+    ingest: IngestConfig = Field(description="Where raw examples come from")
+    golden: GoldenConfig = Field(description="The rows that decide; never trained on")
+    clean: CleanConfig = Field(CleanConfig(), description="Which rows can be trusted")
+    format: FormatConfig = Field(FormatConfig(), description="How rows become tokens")
+    train: TrainConfig = Field(TrainConfig(), description="How the adapter is trained")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
+    gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
+    report: ReportConfig = Field(ReportConfig(), description="What the page shows")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole configuration, defaults included."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """The configuration with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: Path) -> RetrainConfig:
+    """The configuration in a YAML file.
+
+    Raises MissingFileError when there is no such file, ConfigError with every wrong field, what was
+    expected and what came.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f"{path}: no such configuration. Give CONFIG=<file>.yaml."
+        ) from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: expected YAML, came {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, came {type(values).__name__}.")
+    try:
+        return RetrainConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors(include_url=False)]
+        raise ConfigError(f"{path}:\n  " + "\n  ".join(lines)) from error
+
+
+def _describe(detail: Any) -> str:
+    """One wrong field on one line: where, what was expected, what came."""
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key. Remove it, or look for a misspelling."
+    if detail["type"] == "missing":
+        return f"{where}: missing. Add it."
+    return f"{where}: {detail['msg']}; came {detail['input']!r}."

@@ -1,0 +1,66 @@
+"""The weekly run: raw examples in, a promoted model out, or the reasons why not.
+
+Started by its schedule, by hand from the Prefect UI, or by ``make run``.
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.config import RetrainConfig
+from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
+from tasks.artifacts import Contestant, RunSummary
+from tasks.base_model import pin
+from tasks.clean.task import clean
+from tasks.evaluate.task import evaluate, generate_answers
+from tasks.format.task import format_dataset
+from tasks.gate.task import gate
+from tasks.ingest.task import ingest, lock_golden
+from tasks.registry.task import find_champion, promote
+from tasks.report.summary import RunRecords
+from tasks.report.task import report
+from tasks.train.task import train
+
+
+@flow(
+    name="retrain",
+    flow_run_name=run_name,
+    result_storage="s3-bucket/retune",
+    result_serializer="json",
+    persist_result=True,
+    on_failure=[record_failure],
+    on_crashed=[record_crash],
+    on_cancellation=[record_crash],
+)
+def retrain(config: RetrainConfig) -> RunSummary:
+    """Clean the data, fine-tune on it, and promote the result only on evidence."""
+    base_model = pin(config.base_model)
+
+    raw = ingest(config.ingest, config.task)
+    golden = lock_golden(config.golden, config.task, config.name)
+    dataset = clean(raw, golden, config.clean, config.task)
+    formatted = format_dataset(dataset, base_model, config.format)
+    adapter = train(formatted, config.train, config.name)
+
+    champion = find_champion(config.name)
+    reports = {}
+    for contestant in Contestant.of(base_model, champion, adapter):
+        answers = generate_answers(contestant, golden, config.evaluate.decoding)
+        reports[contestant.role] = evaluate(contestant, answers, config.evaluate, config.task)
+
+    decision = gate(reports, config.gate)
+    lineage = lineage_of(dataset, config)
+    model = promote(adapter, decision, lineage, config.name) if decision.promotes else champion
+
+    records = RunRecords(
+        num_quarantined=raw.num_quarantined,
+        dataset=dataset,
+        golden=golden,
+        formatted=formatted,
+        adapter=adapter,
+        reports=reports,
+        decision=decision,
+        model=model,
+        lineage=lineage,
+    )
+    return report(run_info(config), records, config.gate.primary, config.report, config.to_yaml())

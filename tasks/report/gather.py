@@ -1,0 +1,106 @@
+"""Artifacts in storage -> the story that the page tells."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tasks.artifacts import CleanDataset, EvalReport, Role
+from tasks.report.answers import ScoredAnswer, choose, count_verdicts
+from tasks.report.config import ReportConfig
+from tasks.report.story import DataStory, Story, TrainingStory
+from tasks.report.summary import RunRecords
+from tasks.scores import from_columns, reduce
+from tasks.storage import Store, fetch
+
+
+def gather(
+    store: Store, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
+) -> Story:
+    """Read back what the page shows: discards, the loss curve, and answers side by side."""
+    rows = _scored_answers(store, records, primary)
+    return Story(
+        data=_data(store, records),
+        training=_training(store, records),
+        answers=choose(rows, config.num_answers),
+        config_yaml=config_yaml,
+        num_by_verdict=count_verdicts(rows),
+    )
+
+
+def _data(store: Store, records: RunRecords) -> DataStory:
+    dataset = records.dataset
+    stats = _json(store, dataset, "stats.json")
+    formatted = records.formatted
+    return DataStory(
+        num_by_source=stats["num_by_source"],
+        num_quarantined=records.num_quarantined,
+        steps=[(name, left) for name, left in stats["steps"]],
+        num_rejected={**dataset.num_rejected, **formatted.num_rejected},
+        num_redacted=dataset.num_redacted,
+        splits={
+            "train": formatted.num_train,
+            "validation": formatted.num_validation,
+            "test": dataset.num_test,
+            "golden": records.golden.num_out,
+        },
+        samples=stats["samples"],
+    )
+
+
+def _training(store: Store, records: RunRecords) -> TrainingStory:
+    adapter = records.adapter
+    log = json.loads((fetch(store, adapter.uri, adapter.digest) / "log.json").read_text())
+    return TrainingStory(
+        history=log["history"],
+        best_step=adapter.best_step,
+        figures={
+            "steps": adapter.num_steps,
+            "tokens/s": round(adapter.tokens_per_second),
+            "seconds": round(adapter.seconds),
+            "training rows": records.formatted.num_train,
+            "trained tokens an epoch": records.formatted.num_trained_tokens,
+            "best validation loss": round(adapter.validation_loss, 4),
+        },
+    )
+
+
+def _scored_answers(store: Store, records: RunRecords, primary: str) -> list[ScoredAnswer]:
+    baseline = records.decision.baseline
+    theirs = _answers(store, records.reports[baseline], primary)
+    ours = _answers(store, records.reports["candidate"], primary)
+    return [_pair(baseline, theirs[identity], row) for identity, row in ours.items()]
+
+
+def _pair(role: Role, theirs: dict[str, Any], ours: dict[str, Any]) -> ScoredAnswer:
+    return ScoredAnswer(
+        id=ours["id"],
+        prompt=ours["prompt"],
+        expected=ours["reference"],
+        baseline_role=role,
+        baseline=theirs["answer"],
+        candidate=ours["answer"],
+        baseline_score=theirs["score"],
+        candidate_score=ours["score"],
+    )
+
+
+def _answers(store: Store, report: EvalReport, primary: str) -> dict[str, dict[str, Any]]:
+    """The answers by row, each with its own value of the primary metric."""
+    answers = fetch(store, report.answers.uri, report.answers.digest) / "answers.parquet"
+    rows: list[dict[str, Any]] = pq.read_table(answers).to_pylist()
+    table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
+    ids, scores = from_columns(table)
+    metric = scores[primary]
+    values = reduce(metric.reducer, metric.stats[:, None, :])
+    by_id = dict(zip(metric.ids or ids, values.tolist(), strict=True))
+    return {row["id"]: {**row, "score": by_id.get(row["id"], 0.0)} for row in rows}
+
+
+def _json(store: Store, artifact: CleanDataset, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(
+        (fetch(store, artifact.uri, artifact.digest) / name).read_text()
+    )
+    return loaded

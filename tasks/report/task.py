@@ -1,0 +1,57 @@
+"""The stage ``report`` as Prefect sees it, and what is written for a run that failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.artifacts import RunSummary
+from tasks.report.config import ReportConfig
+from tasks.report.html import render_page
+from tasks.report.markdown import markdown
+from tasks.report.story import Story
+from tasks.report.summary import RunInfo, RunRecords, summarise, summarise_failure
+from tasks.stage import stage
+from tasks.storage import open_store
+
+
+@stage("report", timeout_seconds=900, cached=False)
+def report(
+    info: RunInfo, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
+) -> RunSummary:
+    """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
+    from tasks.report.gather import gather
+
+    summary = summarise(info, records)
+    story = gather(open_store(), records, primary, config, config_yaml)
+    return _publish(summary, story)
+
+
+def report_failure(info: RunInfo, reason: str, config_yaml: str, *, crashed: bool) -> None:
+    """The same for a run that did not come to a decision, with what is known of it."""
+    summary = summarise_failure(info, reason, crashed=crashed)
+    _publish(summary, Story(config_yaml=config_yaml))
+
+
+def _publish(summary: RunSummary, story: Story) -> RunSummary:
+    from mlflow.tracking import MlflowClient
+
+    from tasks.report import publish
+
+    store = open_store()
+    folder = publish.local_runs() / summary.flow_run_id
+    summary = summary.model_copy(
+        update={
+            "report": str(folder / publish.REPORT),
+            "report_uri": f"{store.root}/runs/{summary.flow_run_id}/{publish.REPORT}",
+        }
+    )
+    page = render_page(summary, story, datetime.now(UTC))
+    publish.to_folder(summary, page)
+    publish.to_store(store, summary, page)
+    address = publish.to_mlflow(MlflowClient(), summary, folder)
+    key = f"report-{summary.name}".lower()
+    create_markdown_artifact(markdown(summary), key=f"decision-{summary.name}".lower())
+    create_link_artifact(address, link_text="The whole report", key=key)
+    return summary
