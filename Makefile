@@ -18,7 +18,8 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 ifdef RETUNE_DATA
-export RETUNE_DATA := $(abspath $(RETUNE_DATA))
+override RETUNE_DATA := $(abspath $(RETUNE_DATA))
+export RETUNE_DATA
 endif
 
 .PHONY: help setup run test up down status bench lint lock clean

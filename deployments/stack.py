@@ -12,8 +12,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,12 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from deployments import environment, health, processes
-from tasks.errors import ConfigError, RetuneError, StorageError
+from deployments import environment, health, preflight, processes
+from tasks.errors import ConfigError, RetuneError
 
-_FOLDERS = ("logs", "s3", "prefect", "mlflow", "runs", "models", "tmp")
 _LONGEST_TMPDIR = 64
-_LEAST_FREE_GIB = 3
 _TIMEOUT_SECONDS = 180
 _TAIL_LINES = 15
 # What a running stack cannot take over from the caller's environment without a restart.
@@ -35,7 +31,7 @@ _FIXED = (
     "RETUNE_S3_PORT", "RETUNE_PREFECT_PORT", "RETUNE_MLFLOW_PORT", "RETUNE_STORE", "RETUNE_MODELS",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
 )  # fmt: skip
-_INHERITED = ("ANTHROPIC_API_KEY", "HF_TOKEN")
+_INHERITED = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "HF_TOKEN")
 
 
 class StackError(RetuneError):
@@ -45,7 +41,7 @@ class StackError(RetuneError):
 def up() -> None:
     """Start the stack and bootstrap it, or reuse the one that runs."""
     folder = environment.local()
-    _make_folders(folder)
+    preflight.make_folders(folder)
     with _only_one(folder):
         if _reuse(folder):
             print("The stack is up already.")
@@ -59,8 +55,7 @@ def up() -> None:
 def down() -> None:
     """Stop the stack, if it runs, and wait until all of it has ended."""
     folder = environment.local()
-    stopped = processes.stop(folder)
-    _remove_sockets()
+    stopped = _stop(folder)
     print("The stack is down." if stopped else "The stack was not running.")
 
 
@@ -82,13 +77,13 @@ def _reuse(folder: Path) -> bool:
     if leader is None:
         if processes.pid_file(folder).exists():
             print(f"The stack had ended. {_epitaph(folder)}".rstrip())
-        processes.stop(folder)
+        _stop(folder)
         return False
     _refuse_other_settings(leader)
     if all(check() for check in health.servers().values()):
         return True
     print("The stack runs but does not answer: restarting it.")
-    processes.stop(folder)
+    _stop(folder)
     return False
 
 
@@ -108,7 +103,7 @@ def _refuse_other_settings(leader: psutil.Process) -> None:
 
 def _start(folder: Path) -> None:
     for port in environment.ports():
-        _check_free(port)
+        preflight.check_free(port)
     print(f"Starting the stack in {folder} ...", flush=True)
     for log in (folder / "logs").glob("*.log"):
         log.replace(log.with_suffix(".log.old"))
@@ -158,7 +153,7 @@ def _await(folder: Path, checks: dict[str, health.Check]) -> None:
         late = time.monotonic() - started > _TIMEOUT_SECONDS
         if late or processes.supervisor(folder) is None or _first_ended(folder):
             service = _first_ended(folder) or (next(iter(pending)), None)
-            processes.stop(folder)
+            _stop(folder)
             raise StackError(_story(folder, *service))
         time.sleep(0.2)
 
@@ -202,37 +197,6 @@ def _epitaph(folder: Path) -> str:
     return f"{ended[0]} ended first, with code {ended[1]}: see {folder}/logs." if ended else ""
 
 
-def _check_free(port: environment.Port) -> None:
-    with socket.socket() as probe:
-        # As servers do: a connection that is still closing does not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port.number))
-        except OSError as error:
-            raise ConfigError(
-                f"Port {port.number} for {port.service} cannot be used: {error.strerror}. Stop "
-                f"what listens there, or set {port.variable} to another port."
-            ) from error
-
-
-def _make_folders(folder: Path) -> None:
-    try:
-        for name in _FOLDERS:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "stack.lock").touch()
-        free = shutil.disk_usage(folder).free / 2**30
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to {folder}: {error.strerror}. Free some space, or set RETUNE_LOCAL to "
-            "a folder that can be written."
-        ) from error
-    if free < _LEAST_FREE_GIB:
-        raise StorageError(
-            f"{folder} has {free:.1f} GiB free, expected {_LEAST_FREE_GIB}. Free some space, or "
-            "set RETUNE_LOCAL to a folder elsewhere."
-        )
-
-
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Two `up` at once: the second waits, and then finds the first one's stack."""
@@ -241,11 +205,13 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _remove_sockets() -> None:
-    """SeaweedFS names its sockets after its ports, ignores TMPDIR, and leaves one behind."""
+def _stop(folder: Path) -> bool:
+    stopped = processes.stop(folder)
+    # SeaweedFS names its sockets after its ports, ignores TMPDIR, and leaves one behind or all.
     for port in environment.ports():
         for left in Path("/tmp").glob(f"seaweedfs-*-{port.number}.sock"):  # noqa: S108
             left.unlink(missing_ok=True)
+    return stopped
 
 
 def _print_addresses() -> None:

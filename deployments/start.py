@@ -21,7 +21,7 @@ from flows.config import load_config
 from tasks.errors import RetuneError
 
 _DEPLOYMENT = "retrain/retrain-manual"
-# What this caller may set for this run alone. Secrets are not passed: Prefect would store them.
+# What the caller may set for this run alone. Secrets are not passed: Prefect would store them.
 _PASSED = ("RETUNE_DATA", "HF_HUB_OFFLINE", "ANTHROPIC_BASE_URL")
 
 
@@ -57,26 +57,20 @@ def _submit(parameters: dict[str, Any]) -> UUID:
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     try:
         flow_run: Any = run_deployment(
             _DEPLOYMENT,
             parameters=parameters,
             timeout=0,
             as_subflow=False,
-            job_variables={"env": _passed()},
+            job_variables={"env": passed},
         )
     except ObjectNotFound as error:
         raise RetuneError(f"There is no deployment {_DEPLOYMENT}: run `make up`.") from error
     except PrefectHTTPStatusError as error:
         raise RetuneError(f"Prefect refused the run: {error.response.text}") from error
     return UUID(str(flow_run.id))
-
-
-def _passed() -> dict[str, str]:
-    given = {name: os.environ[name] for name in _PASSED if os.environ.get(name)}
-    if "RETUNE_DATA" in given:
-        given["RETUNE_DATA"] = str(Path(given["RETUNE_DATA"]).absolute())
-    return given
 
 
 def main(arguments: list[str]) -> int:

@@ -53,7 +53,7 @@ def retrain(config: RetrainConfig) -> RunSummary:
     model = promote(adapter, decision, lineage, config.name) if decision.promotes else champion
 
     records = RunRecords(
-        num_quarantined=raw.num_quarantined,
+        raw=raw,
         dataset=dataset,
         golden=golden,
         formatted=formatted,

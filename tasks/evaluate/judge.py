@@ -113,11 +113,6 @@ class _JudgementError(Exception):
     """The judge answered, but not with a judgement."""
 
 
-def is_configured(environ: Mapping[str, str]) -> bool:
-    """Whether the environment names an API to judge with."""
-    return bool(environ.get("ANTHROPIC_API_KEY") or environ.get("ANTHROPIC_BASE_URL"))
-
-
 def make_client(environ: Mapping[str, str], config: JudgeConfig) -> anthropic.Anthropic:
     """A client that retries throttling, server errors and lost connections, as told by the server.
 

@@ -49,15 +49,6 @@ def summarise(scores: dict[str, MetricScores], config: EvaluateConfig) -> dict[s
     }
 
 
-def judge_state(config: EvaluateConfig) -> str:
-    """``run`` when the judge is to run here, else why not: part of the cache key."""
-    if not config.judge.enabled:
-        return "not run: switched off in evaluate.judge.enabled"
-    if not judge.is_configured(os.environ):
-        return "not run: neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"
-    return "run"
-
-
 def _latency(answers: Sequence[Answer]) -> dict[str, MetricScores]:
     timed = [(a.id, a.latency_ms) for a in answers if a.latency_ms is not None]
     if not timed:
@@ -70,7 +61,7 @@ def _latency(answers: Sequence[Answer]) -> dict[str, MetricScores]:
 def _judge(
     answers: Sequence[Answer], config: EvaluateConfig
 ) -> tuple[dict[str, MetricScores], str]:
-    state = judge_state(config)
+    state = config.judge.state(os.environ)
     if state != "run":
         return {}, state
     rows = [judge.JudgedRow(a.id, a.prompt, a.reference, a.answer) for a in answers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,9 +26,8 @@ def _role(arguments: Mapping[str, Any]) -> str:
 
 
 def _judge_state(arguments: Mapping[str, Any]) -> str:
-    from tasks.evaluate.scoring import judge_state
-
-    return judge_state(arguments["config"])
+    config: EvaluateConfig = arguments["config"]
+    return config.judge.state(os.environ)
 
 
 @stage(

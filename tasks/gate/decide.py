@@ -201,7 +201,8 @@ def _sentence(record: MetricDifference, candidate: Role, what: str) -> str:
 def _judge_not_run(
     candidate: ContestantScores, baseline: ContestantScores, config: GateConfig
 ) -> str:
-    causes = [f"{c.role}: {c.judge}" for c in (candidate, baseline) if c.judge != "run"]
+    # A dictionary: the cause is nearly always the same for both.
+    causes = dict.fromkeys(c.judge for c in (candidate, baseline) if c.judge != "run")
     role = "the gate requires it" if config.judge == "required" else "decided without it"
     return f"{JUDGE}: not run ({'; '.join(causes)}), {role}."
 

@@ -149,7 +149,7 @@ def _compiled(template: str) -> Any:
         return _ENVIRONMENT.from_string(template)
     except TemplateSyntaxError as error:
         raise ConfigError(
-            f"The template {template!r} in a source's `columns` is not Jinja2: {error.message}."
+            f"The template {template!r} in a source's `columns` is not Jinja2: {error.message}"
         ) from error
 
 

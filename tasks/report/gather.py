@@ -35,8 +35,8 @@ def _data(store: Store, records: RunRecords) -> DataStory:
     stats = _json(store, dataset, "stats.json")
     formatted = records.formatted
     return DataStory(
-        num_by_source=stats["num_by_source"],
-        num_quarantined=records.num_quarantined,
+        num_by_source=records.raw.num_by_source,
+        num_quarantined=records.raw.num_quarantined,
         steps=[(name, left) for name, left in stats["steps"]],
         num_rejected={**dataset.num_rejected, **formatted.num_rejected},
         num_redacted=dataset.num_redacted,

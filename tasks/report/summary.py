@@ -15,6 +15,7 @@ from tasks.artifacts import (
     GoldenSet,
     Lineage,
     ModelVersion,
+    RawSnapshot,
     Record,
     Role,
     RunSummary,
@@ -26,7 +27,7 @@ from tasks.artifacts import (
 class RunRecords(Record):
     """Everything that a finished run made, in the order in which it was made."""
 
-    num_quarantined: int
+    raw: RawSnapshot
     dataset: CleanDataset
     golden: GoldenSet
     formatted: FormattedDataset

@@ -9,6 +9,7 @@ import anthropic
 import boto3.exceptions
 import botocore.exceptions
 import httpx
+import httpx2
 import pytest
 import requests
 from mlflow import MlflowClient
@@ -28,11 +29,13 @@ from tasks.errors import (
 )
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1/v1")
+SENT = httpx2.Request("POST", "http://127.0.0.1/v1")  # what the client of anthropic is built on
 
 
 def client_error(code: str, status: int) -> Exception:
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return botocore.exceptions.ClientError(answer, "PutObject")
+    error: Exception = botocore.exceptions.ClientError(answer, "PutObject")
+    return error
 
 
 def requests_status(status: int) -> Exception:
@@ -47,7 +50,7 @@ def httpx_status(status: int) -> Exception:
 
 
 def anthropic_status(kind: type[anthropic.APIStatusError], status: int) -> Exception:
-    return kind("failed", response=httpx.Response(status, request=REQUEST), body=None)
+    return kind("failed", response=httpx2.Response(status, request=SENT), body=None)
 
 
 PASSING = [
@@ -70,8 +73,9 @@ PASSING = [
     httpx.ReadTimeout("slow"),
     httpx.RemoteProtocolError("cut"),
     httpx_status(503),
-    anthropic.APIConnectionError(request=REQUEST),
-    anthropic.APITimeoutError(request=REQUEST),
+    anthropic.APIConnectionError(request=SENT),
+    anthropic.APITimeoutError(request=SENT),
+    httpx2.ConnectTimeout("slow"),
     anthropic_status(anthropic.RateLimitError, 429),
     anthropic_status(anthropic.InternalServerError, 529),
     ConnectionResetError("reset"),

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import boto3
 import pytest
 from botocore.config import Config
 
@@ -238,6 +239,7 @@ def test_open_store_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 class _Bucket(BaseHTTPRequestHandler):
     """As much of S3 as the store uses; ``refusal`` makes it answer an error to everything."""
 
+    protocol_version = "HTTP/1.1"  # answers "Expect: 100-continue", for which botocore waits 1 s
     objects: ClassVar[dict[str, bytes]] = {}
     refusal: ClassVar[tuple[int, str] | None] = None
 
@@ -357,6 +359,7 @@ def test_s3_without_credentials_names_the_variables(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/no/such")
     with pytest.raises(StorageError, match="Set AWS_ACCESS_KEY_ID"):

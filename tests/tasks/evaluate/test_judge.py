@@ -17,7 +17,6 @@ from tasks.evaluate.config import JudgeConfig
 from tasks.evaluate.judge import (
     JudgedRow,
     JudgeResult,
-    is_configured,
     judge_answers,
     make_client,
     metric_scores,
@@ -292,11 +291,16 @@ def test_no_rows_are_no_result(api: StubApi) -> None:
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, False),
-        ({"ANTHROPIC_API_KEY": ""}, False),
-        ({"ANTHROPIC_API_KEY": "key"}, True),
-        ({"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}, True),
+        ({}, "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"),
+        ({"ANTHROPIC_API_KEY": ""}, "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"),
+        ({"ANTHROPIC_API_KEY": "key"}, "run"),
+        ({"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}, "run"),
     ],
 )
-def test_is_configured_by_the_environment(environ: dict[str, str], expected: bool) -> None:
-    assert is_configured(environ) is expected
+def test_is_configured_by_the_environment(environ: dict[str, str], expected: str) -> None:
+    assert JudgeConfig().state(environ) == expected
+
+
+def test_switched_off_says_so() -> None:
+    state = JudgeConfig(enabled=False).state({"ANTHROPIC_API_KEY": "key"})
+    assert state == "switched off in evaluate.judge.enabled"

@@ -1,0 +1,118 @@
+"""A retrain run small enough for many: a tiny random model that can learn one constant answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import environment
+from flows.config import RetrainConfig
+
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_WORDS = [
+    *("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "joker"),
+    *("karma", "lemon", "maple", "noble", "ocean", "pearl", "quilt", "raven", "sable", "tulip"),
+    *("umber", "vapor", "willow", "xenon", "yacht", "zebra", "acorn", "birch", "comet", "dune"),
+]
+
+
+@pytest.fixture(scope="session")
+def smol() -> Path:
+    """The prepared SmolLM2 folder, which `make setup` makes."""
+    folder = environment.models() / SMOL.replace("/", "--")
+    if not folder.is_dir():
+        pytest.fail(f"{folder} is missing: run `make setup`.")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two thin layers with random weights and SmolLM2's own tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for file in smol.iterdir():
+        if "token" in file.name or file.suffix in {".jinja", ".txt"} or file.name == "vocab.json":
+            shutil.copy(file, folder)
+    return folder
+
+
+def sentence(rng: random.Random) -> str:
+    """Nine words in an order that no other row has."""
+    return " ".join(rng.sample(_WORDS, 9))
+
+
+def write_rows(path: Path, answers: list[str], seed: int) -> None:
+    """One prompt/completion row an answer."""
+    rng = random.Random(seed)
+    rows = [{"prompt": sentence(rng), "completion": answer} for answer in answers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+Tiny = Callable[..., RetrainConfig]
+
+
+@pytest.fixture
+def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Tiny:
+    """Makes configs on 60 rows whose right answer is always ``yes``; the name is the test's own."""
+    write_rows(tmp_path / "rows.jsonl", ["yes"] * 60, seed=1)
+    write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed=2)
+    name = request.node.name.replace("_", "-").replace("[", "-").rstrip("]").lower()
+
+    def make(**sections: Any) -> RetrainConfig:
+        columns = {"user": "prompt", "assistant": "completion"}
+        values: dict[str, Any] = {
+            "name": name,
+            "task": {"kind": "classification"},
+            "base_model": {"id": str(tiny_model)},
+            "ingest": {"sources": [{"path": str(tmp_path / "rows.jsonl"), "columns": columns}]},
+            "golden": {"source": {"path": str(tmp_path / "golden.jsonl"), "columns": columns}},
+            "clean": {"pii": {"enabled": False}, "gibberish": {"enabled": False}},
+            "train": {
+                "epochs": 6,
+                "learning_rate": 0.02,
+                "precision": "float32",
+                "evaluations_per_epoch": 1,
+                "lora": {
+                    "dropout": 0.0,
+                    "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
+                },
+            },
+            "evaluate": {"decoding": {"max_new_tokens": 4, "batch_size": 40, "latency_samples": 2}},
+            "gate": {"primary": "exact_match"},
+        }
+        return RetrainConfig.model_validate(_merge(values, sections))
+
+    return make
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
+        )
+    return merged

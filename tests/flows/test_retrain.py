@@ -1,0 +1,150 @@
+"""The retrain flow on the real S3, Prefect and MLflow, with a model that trains in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.retrain import retrain
+from tasks.artifacts import RunSummary
+from tasks.errors import DataError, GoldenSetChangedError
+from tasks.storage import MANIFEST, S3Store, open_store
+from tests.flows.conftest import Tiny, write_rows
+
+pytestmark = pytest.mark.integration
+
+UPTO_GATE = ["ingest", "lock_golden", "clean", "format", "train", "generate", "evaluate"]
+
+
+def states(summary: RunSummary) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in summary.stages}
+
+
+def champion(name: str) -> Any:
+    return MlflowClient().get_model_version_by_alias(name, "champion")
+
+
+@pytest.fixture
+def first(tiny: Tiny) -> RunSummary:
+    """A first run, which promotes: the base model knows nothing of the answer."""
+    summary = retrain(tiny())
+    assert summary.decision == "promoted", summary.reasons
+    return summary
+
+
+def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stack: Path) -> None:
+    assert set(states(first)) == {*UPTO_GATE, "find_champion", "gate", "promote"}
+    assert set(states(first).values()) == {"completed"}
+    assert first.metrics["candidate"]["exact_match"].value == 1.0
+    assert first.metrics["base"]["exact_match"].value == 0.0
+    version = champion(first.name)
+    expected = {
+        "data_digest": first.data["digest"],
+        "adapter_digest": first.model["adapter_digest"],
+        "flow_run_id": first.flow_run_id,
+        "decision": "promoted",
+    }
+    assert {key: version.tags[key] for key in expected} == expected
+    assert {"base_model", "config_digest", "code_digest"} <= set(version.tags)
+    assert version.source == first.lineage["adapter_uri"]
+
+
+def test_the_summary_is_everywhere_the_same(first: RunSummary, stack: Path) -> None:
+    folder = stack / "runs" / "latest"
+    local = json.loads((folder / "summary.json").read_text())
+    assert local["flow_run_id"] == first.flow_run_id
+    stored = json.loads(open_store().get_bytes(f"runs/{first.flow_run_id}/summary.json"))
+    assert stored == local
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(first.name)
+    runs = client.search_runs(
+        [experiment.experiment_id], f"tags.flow_run_id = '{first.flow_run_id}'"
+    )
+    assert len(runs) == 1
+    assert runs[0].data.tags["decision"] == "promoted"
+    assert runs[0].data.metrics["candidate.exact_match"] == 1.0
+    page = (folder / "report.html").read_text()
+    assert first.name in page
+    assert first.reasons[0].split(":")[0] in page
+
+
+def test_a_repeated_run_is_cached_and_changes_nothing(first: RunSummary, tiny: Tiny) -> None:
+    version = champion(first.name).version
+    second = retrain(tiny())
+    assert second.decision == "no_change"
+    assert {name: states(second)[name] for name in UPTO_GATE} == dict.fromkeys(UPTO_GATE, "cached")
+    assert champion(first.name).version == version
+    assert second.seconds < 60
+    third = retrain(tiny())
+    assert states(third)["gate"] == "cached"
+
+
+def test_only_the_gate_runs_when_only_its_config_changed(first: RunSummary, tiny: Tiny) -> None:
+    retrain(tiny())
+    again = retrain(tiny(gate={"min_gain": 0.01}))
+    assert states(again)["gate"] == "completed"
+    assert {name: states(again)[name] for name in UPTO_GATE} == dict.fromkeys(UPTO_GATE, "cached")
+
+
+def test_a_deleted_artifact_is_made_again(first: RunSummary, tiny: Tiny) -> None:
+    store = open_store()
+    assert isinstance(store, S3Store)
+    uri = next(s["uri"] for s in first.stages if s["name"] == "clean")
+    key = uri.removeprefix(f"{store.root}/")
+    store._client.delete_object(Bucket="retune", Key=f"{key}/{MANIFEST}")
+    again = retrain(tiny())
+    assert states(again)["clean"] == "completed"
+    assert store.size(f"{key}/{MANIFEST}") is not None
+    # The same bytes came out, so that what is made of them is still good.
+    assert states(again)["train"] == "cached"
+
+
+def test_a_worse_candidate_is_blocked_and_production_untouched(
+    first: RunSummary, tiny: Tiny, tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", ["no"] * 60, seed=3)
+    before = champion(first.name)
+    worse = retrain(tiny())
+    assert worse.status == "completed"
+    assert worse.decision == "blocked"
+    assert "exact_match got worse: candidate 0.000, champion 1.000" in worse.reasons[0]
+    assert "n=40" in worse.reasons[0]
+    after = champion(first.name)
+    assert (after.version, after.tags) == (before.version, before.tags)
+    assert worse.model["version"] == before.version
+    assert "promote" not in states(worse)
+
+
+def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path: Path) -> None:
+    write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed=9)
+    with pytest.raises(GoldenSetChangedError, match=r"set golden\.version to 2"):
+        retrain(tiny())
+    assert retrain(tiny(golden={"version": 2})).status == "completed"
+
+
+def test_bad_data_fails_at_once_and_says_where(tiny: Tiny, tmp_path: Path, stack: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:2 .*expected a JSON object"):
+        retrain(tiny())
+    summary = json.loads((stack / "runs" / "latest" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["decision"] is None
+    assert summary["stages"][-1]["name"] == "ingest"
+    assert summary["stages"][-1]["state"] == "failed"
+    assert "max_quarantined_share" in summary["reasons"][0]
+    assert summary["seconds"] < 20, "bad data was retried"
+
+
+def test_a_missing_base_model_is_named(tiny: Tiny) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in .*nowhere"):
+        retrain(tiny(base_model={"id": "nowhere"}))
+
+
+def test_two_models_do_not_see_each_other(first: RunSummary, tiny: Tiny) -> None:
+    other = retrain(tiny(name=f"{first.name}-b"))
+    assert other.decision == "promoted"
+    assert champion(first.name).tags["flow_run_id"] == first.flow_run_id

@@ -1,0 +1,170 @@
+"""The whole stage on the sample data, held against the key to its planted dirt.
+
+Run with ``-s`` to see the figures. ``CONFIG`` is what a configuration for this data should say.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.artifacts import TaskConfig
+from tasks.clean.config import CleanConfig, DuplicateConfig, PiiConfig
+from tasks.clean.pipeline import Cleaned, clean_examples
+from tasks.example import Example
+from tasks.ingest.config import ColumnMapping, SourceConfig
+from tasks.ingest.snapshot import read_source
+
+ROOT = Path(__file__).parents[3]
+SAMPLE = ROOT / "deployments" / "sample"
+KEY = ROOT / "tests" / "data" / "sample_key.jsonl"
+PRODUCTS = (
+    "Nimbus Router, Halo Lamp, Pulse Watch, Tonic Headset, Vista Monitor, Orbit Speaker, "
+    "Quill Keyboard, Brisk Kettle, Lumen Camera, Drift Vacuum, Slate Tablet, Volt Charger"
+)
+CONFIG = CleanConfig(
+    duplicates=DuplicateConfig(threshold=0.7, shingle_words=3),
+    # Each word of a product, since customers call it "the Slate" or "my tablet".
+    pii=PiiConfig(allow_list=(*re.findall(r"\w+", PRODUCTS), "Linux", "Mastercard", "Visa")),
+)
+TASK = TaskConfig(kind="structured")
+COLUMNS = {
+    "human": ("human.csv", {"user": "message", "assistant": "ticket", "group": "customer"}),
+    "production": ("production.jsonl", {"messages": "messages", "group": "conversation_id"}),
+    "synthetic": (
+        "synthetic.jsonl",
+        {"user": "prompt", "assistant": "completion", "group": "seed_id"},
+    ),
+}
+
+Place = tuple[str, int]
+
+
+def place(example: Example) -> Place:
+    return example.meta["file"], int(example.meta["line"])
+
+
+def rows_of(file: str, source: str, columns: dict[str, str]) -> list[Example]:
+    config = SourceConfig.model_validate(
+        {
+            "path": str(SAMPLE / file),
+            "source": source,
+            "columns": ColumnMapping(created_at="created_at", **columns),
+        }
+    )
+    return read_source(config, TASK)[0]
+
+
+@pytest.fixture(scope="module")
+def raw() -> list[Example]:
+    return [e for source, (file, cols) in COLUMNS.items() for e in rows_of(file, source, cols)]
+
+
+@pytest.fixture(scope="module")
+def cleaned(raw: list[Example]) -> Cleaned:
+    golden = rows_of("golden.jsonl", "human", {"messages": "messages"})
+    return clean_examples(raw, golden, CONFIG, TASK)
+
+
+@pytest.fixture(scope="module")
+def key() -> dict[Place, dict[str, Any]]:
+    lines = KEY.read_text(encoding="utf-8").splitlines()
+    return {(k["file"], k["line"]): k for k in map(json.loads, lines)}
+
+
+def planted(key: dict[Place, dict[str, Any]], *kinds: str) -> set[Place]:
+    return {where for where, entry in key.items() if entry["kind"] in kinds}
+
+
+def rejected(cleaned: Cleaned, *reasons: str) -> set[Place]:
+    return {place(r.example) for r in cleaned.rejections if r.reason in reasons}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reasons", "recall", "precision"),
+    [
+        (("empty_answer",), ("empty_assistant_turn",), 1, 1),
+        (("truncated_answer",), ("answer_not_json",), 1, 1),
+        (("gibberish",), ("gibberish",), 0.95, 0.95),
+        (("golden_leak",), ("golden_overlap",), 0.95, 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_dirt_that_is_a_row(
+    cleaned: Cleaned,
+    key: dict[Place, dict[str, Any]],
+    kinds: tuple[str, ...],
+    reasons: tuple[str, ...],
+    recall: float,
+    precision: float,
+) -> None:
+    dirt, found = planted(key, *kinds), rejected(cleaned, *reasons)
+    hits = len(dirt & found)
+    print(f"{kinds[0]}: recall {hits}/{len(dirt)}, precision {hits}/{len(found)}")
+    assert hits >= recall * len(dirt)
+    assert hits >= precision * len(found)
+
+
+@pytest.mark.parametrize(("kind", "recall"), [("exact_duplicate", 1), ("near_duplicate", 0.97)])
+def test_dirt_that_is_a_pair(
+    cleaned: Cleaned, key: dict[Place, dict[str, Any]], kind: str, recall: float
+) -> None:
+    """Of a planted pair one row goes, and not necessarily the copy: the better one stays."""
+    found = rejected(cleaned, kind)
+    pairs = []
+    for where in planted(key, kind):
+        file, _, line = key[where]["detail"]["of"].rpartition(":")
+        pairs.append({where, (file, int(line))})
+    hits = sum(len(pair & found) == 1 for pair in pairs)
+    print(f"{kind}: recall {hits}/{len(pairs)}, precision {hits}/{len(found)}")
+    assert hits >= recall * len(pairs)
+    assert found <= set().union(*pairs)
+
+
+def test_clean_rows_are_kept(
+    raw: list[Example], cleaned: Cleaned, key: dict[Place, dict[str, Any]]
+) -> None:
+    originals = {
+        (file, int(line))
+        for entry in key.values()
+        for file, _, line in [entry["detail"].get("of", "::0").rpartition(":")]
+    }
+    clean = {place(e) for e in raw} - key.keys() - originals
+    lost = clean & {place(r.example) for r in cleaned.rejections}
+    print(f"clean rows rejected: {len(lost)}/{len(clean)}")
+    assert len(lost) <= 0.005 * len(clean)
+
+
+def test_personal_data(cleaned: Cleaned, key: dict[Place, dict[str, Any]]) -> None:
+    total: Counter[str] = Counter()
+    gone: Counter[str] = Counter()
+    for example in cleaned.examples:
+        entry = key.get(place(example), {})
+        for entity, values in entry["detail"].items() if entry.get("kind") == "pii" else ():
+            for value in values:
+                parts = [re.escape(part) for part in value.split() if len(part) > 2]
+                total[entity] += 1
+                gone[entity] += not re.search(rf"\b(?:{'|'.join(parts)})\b", example.prompt)
+    print("pii recall:", ", ".join(f"{e} {gone[e]}/{n}" for e, n in total.items()))
+    assert total.total() == 260
+    for entity, count in total.items():
+        assert gone[entity] >= 0.97 * count, entity
+
+
+def test_answers_are_untouched_and_few_clean_rows_are_redacted(
+    raw: list[Example], cleaned: Cleaned, key: dict[Place, dict[str, Any]]
+) -> None:
+    before = {place(e): e for e in raw}
+    personal = planted(key, "pii")
+    wrong = []
+    for example in cleaned.examples:
+        original = before[place(example)]
+        assert example.answer == original.answer
+        if place(example) not in personal and example.prompt != original.prompt:
+            wrong.append(example.prompt)
+    num_clean = len(cleaned.examples) - len(personal)
+    print(f"clean rows redacted: {len(wrong)}/{num_clean}", *wrong, sep="\n  ")
+    assert len(wrong) <= 0.015 * num_clean
