@@ -44,7 +44,7 @@ _S3_CONFIG = {
 def bootstrap() -> None:
     """Make whatever is missing, and bring what exists up to date."""
     _ensure_bucket(environment.bucket())
-    _save_blocks()
+    save_blocks()
     _ensure_pool()
     _deploy()
     _crash_orphans()
@@ -68,7 +68,7 @@ def _ensure_bucket(name: str) -> None:
         raise StorageError(f"Bucket {name!r} could not be made: {error}") from error
 
 
-def _save_blocks() -> None:
+def save_blocks() -> None:
     from prefect_aws import AwsCredentials, S3Bucket
     from prefect_aws.client_parameters import AwsClientParameters
 

@@ -14,6 +14,7 @@ import pytest
 from deployments import environment
 from flows.config import RetrainConfig
 
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WORDS = [
     *("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "joker"),
@@ -47,7 +48,8 @@ def tiny_model(smol: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
@@ -91,13 +93,13 @@ def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureR
             "golden": {"source": {"path": str(tmp_path / "golden.jsonl"), "columns": columns}},
             "clean": {"pii": {"enabled": False}, "gibberish": {"enabled": False}},
             "train": {
-                "epochs": 6,
-                "learning_rate": 0.02,
+                "epochs": 8,
+                "learning_rate": 0.005,
                 "precision": "float32",
                 "evaluations_per_epoch": 1,
                 "lora": {
                     "dropout": 0.0,
-                    "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
+                    "target_modules": ALL_LINEAR,
                 },
             },
             "evaluate": {"decoding": {"max_new_tokens": 4, "batch_size": 40, "latency_samples": 2}},

@@ -15,6 +15,17 @@ from tasks.example import Example, Message
 ALLOW = ("Quill", "Keyboard", "Volt", "Orbit Speaker")
 
 
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is downloaded: neither a model nor a list of the endings of mail addresses."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("redaction opened a connection")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
 def redacted(text: str, **config: object) -> str:
     [result] = redact_texts([text], PiiConfig.model_validate(config), Counter())
     return result
@@ -28,6 +39,7 @@ def redacted(text: str, **config: object) -> str:
         ("Phone: +44 20 7946 0967", "Phone: <PHONE_NUMBER>"),
         ("My mobile is +49 30 23125048, thanks", "My mobile is <PHONE_NUMBER>, thanks"),
         ("Mail j.doe+shop@example.org please", "Mail <EMAIL_ADDRESS> please"),
+        ("Mail new.one@some-shop.co.uk", "Mail <EMAIL_ADDRESS>"),
         ("I paid with card 4242-4242-4242-4242.", "I paid with card <CREDIT_CARD>."),
         ("It is 4111111111111111 here", "It is <CREDIT_CARD> here"),
         ("IBAN ES91 2100 0418 4502 0005 1332 belongs to me", "IBAN <IBAN_CODE> belongs to me"),
@@ -140,12 +152,3 @@ def test_a_redacted_text_stays_as_it_is() -> None:
     once = redacted("I am Daniel Moreau, mail a@example.com")
     assert "<PERSON>" in once
     assert redacted(once) == once
-
-
-def test_nothing_is_asked_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("redaction opened a connection")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert redacted("Mail new.one@some-shop.co.uk") == "Mail <EMAIL_ADDRESS>"

@@ -37,7 +37,10 @@ def dirty_rows() -> list[Example]:
     named = "Daniel Moreau, daniel.moreau@example.com, +1 202-555-0134"
     rows = [row(prompt) for prompt in PROMPTS]
     rows += [row(PROMPTS[0].upper()), row(f"Hello, {PROMPTS[1]} Thanks."), row(PROMPTS[2], "")]
-    rows += [row(f"I am {named}. {GOLDEN.prompt}"), row(f"{'x ' * 75}{named}", "")]
+    rows += [
+        row(f"I am {named}. {GOLDEN.prompt}"),
+        row(f"{'x ' * 75}daniel.moreau@example.com", ""),
+    ]
     rows += [row("zxq vbn mmw qqz pfk xrt zzv bgt wqx plm kjh")]
     return rows
 

@@ -1,0 +1,86 @@
+"""The configurations that ship, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployments import environment
+from flows.config import RetrainConfig, load_config
+from tasks.errors import ConfigError, MissingFileError
+
+CONFIGS = environment.home() / "deployments" / "configs"
+SAMPLE = CONFIGS / "sample.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_that_ships_is_valid_and_survives_its_own_yaml(path: Path) -> None:
+    config = load_config(path)
+    assert RetrainConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+    assert RetrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_reference_settings_are_those_of_the_reference_architecture() -> None:
+    config = load_config(CONFIGS / "llama-3.1-8b.yaml")
+    assert config.base_model.id == "meta-llama/Llama-3.1-8B-Instruct"
+    assert config.base_model.license == "Llama 3.1 Community License"
+    assert (config.train.lora.r, config.train.lora.alpha, config.train.lora.dropout) == (
+        16,
+        32,
+        0.05,
+    )
+    assert config.train.lora.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert config.train.precision == "bfloat16"
+    assert config.train.gradient_checkpointing
+    assert config.train.learning_rate == 2e-4
+    assert config.train.early_stopping_patience == 3
+
+
+def changed(tmp_path: Path, change: dict[str, object]) -> Path:
+    values = yaml.safe_load(SAMPLE.read_text())
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(values | change))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"trian": {}}, r"trian: unknown key\. Remove it, or look for a misspelling"),
+        ({"train": {"epochs": "many"}}, r"train\.epochs: .*number.*; came 'many'"),
+        ({"train": {"learning_rate": 3}}, r"train\.learning_rate: .*less than 0\.1; came 3"),
+        ({"name": "Not A Name"}, r"name: .*pattern"),
+        ({"ingest": {"sources": []}}, r"ingest\.sources: .*at least 1 item"),
+        ({"ingest": {"sources": [{"source": "human"}]}}, r"a source needs `path`, `hub` or both"),
+        ({"golden": {}}, r"golden\.source: missing\. Add it"),
+        ({"clean": {"split": {"train": 0.5}}}, r"must be 1, came 0\.7"),
+        ({"evaluate": {"metrics": ["acuracy"]}}, r"evaluate\.metrics\.0: .*'exact_match'"),
+    ],
+)
+def test_a_wrong_config_names_the_field(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(changed(tmp_path, change))
+
+
+def test_a_file_that_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"absent\.yaml: no such configuration"):
+        load_config(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [unclosed")
+    with pytest.raises(ConfigError, match=r"expected YAML"):
+        load_config(broken)
+    broken.write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match=r"expected a mapping of sections, came list"):
+        load_config(broken)
+
+
+def test_the_form_explains_itself() -> None:
+    """The Prefect UI draws its form from this schema: every field says what it is."""
+    schema = RetrainConfig.model_json_schema()
+    for name, definition in schema["$defs"].items():
+        for field, properties in definition.get("properties", {}).items():
+            assert "description" in properties, f"{name}.{field} has no description"

@@ -1,0 +1,203 @@
+"""What the retrain flow survives: servers that go away, a killed process, two runs at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+
+from deployments import bootstrap, environment
+from flows.config import RetrainConfig
+from flows.retrain import retrain
+from tasks.artifacts import RunSummary
+from tasks.errors import StorageError
+from tasks.storage import open_store
+from tests.flows.conftest import Tiny
+from tests.flows.proxy import Proxy
+from tests.flows.test_retrain import champion, states
+
+pytestmark = pytest.mark.integration
+
+DEPLOYMENT = "retrain/retrain-manual"
+
+
+@pytest.fixture
+def s3_proxy(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """S3 behind a proxy, for artifacts and for Prefect's results alike."""
+    with Proxy(environment.s3_port()) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        bootstrap.save_blocks()
+        yield proxy
+    monkeypatch.undo()
+    bootstrap.save_blocks()
+
+
+def during(stage: str, act: Callable[[], None]) -> threading.Thread:
+    """Do something as soon as a task of this stage is running."""
+
+    def watch() -> None:
+        with get_client(sync_client=True) as client:
+            for _ in range(600):
+                runs = client.read_task_runs(limit=20)
+                if any(r.name == stage and r.state and r.state.is_running() for r in runs):
+                    act()
+                    return
+                time.sleep(0.1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_s3_lost_for_20_seconds_in_the_middle(tiny: Tiny, s3_proxy: Proxy) -> None:
+    def outage() -> None:
+        s3_proxy.cut()
+        time.sleep(20)
+        s3_proxy.mend()
+
+    watcher = during("train", outage)
+    summary = retrain(tiny(train={"epochs": 30}))
+    watcher.join()
+    assert summary.decision == "promoted"
+    assert states(summary)["train"] == "completed"
+    again = retrain(tiny(train={"epochs": 30}))
+    assert states(again)["train"] == "cached", "the result was lost in the outage"
+
+
+def test_s3_down_from_the_start_is_named(
+    tiny: Tiny, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy(environment.s3_port()) as proxy:
+        dead = proxy.url
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", dead)
+    with pytest.raises(StorageError, match=rf"{dead}.*Is it running\?"):
+        open_store().get_bytes("anything")
+
+
+def test_wrong_credentials_fail_at_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY"):
+        retrain(tiny())
+    assert time.monotonic() - started < 60, "a wrong key was retried"
+
+
+def test_mlflow_down_at_promotion_leaves_nothing_half_done(
+    tiny: Tiny, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    with Proxy(environment.mlflow_port()) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+        def outage() -> None:
+            proxy.cut()
+            time.sleep(8)
+            proxy.mend()
+
+        watcher = during("gate", outage)
+        summary = retrain(config)
+        watcher.join()
+    assert summary.decision == "promoted"
+    versions = MlflowClient(environment.environment()["MLFLOW_TRACKING_URI"]).search_model_versions(
+        f"name = '{config.name}'"
+    )
+    assert [v.tags["adapter_digest"] for v in versions] == [summary.model["adapter_digest"]]
+
+
+def submit(config: RetrainConfig) -> FlowRun:
+    return run_deployment(
+        DEPLOYMENT,
+        parameters={"config": config.model_dump(mode="json")},
+        timeout=0,
+        as_subflow=False,
+    )
+
+
+def wait_for(run_id: UUID, holds: Callable[[FlowRun], bool], seconds: float) -> FlowRun:
+    deadline = time.monotonic() + seconds
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            run = client.read_flow_run(run_id)
+            if holds(run):
+                return run
+            time.sleep(0.3)
+    pytest.fail(f"{run.name}: still {run.state and run.state.name} after {seconds} s")
+
+
+def engine_of(run_id: UUID) -> psutil.Process:
+    """The process that executes a flow run."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(run_id):
+                return process
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    pytest.fail(f"no process executes {run_id}")
+
+
+def task_state(run_id: UUID, name: str) -> str | None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+        )
+    return next((t.state.name for t in tasks if t.name == name and t.state), None)
+
+
+def summary_of(run_id: UUID, stack: Path) -> RunSummary:
+    text = (stack / "runs" / str(run_id) / "summary.json").read_text()
+    return RunSummary.model_validate_json(text)
+
+
+def finished(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
+def test_killed_in_training_the_next_run_finishes(tiny: Tiny, stack: Path) -> None:
+    config = tiny(train={"epochs": 60})
+    run = submit(config)
+    wait_for(run.id, lambda _: task_state(run.id, "train") == "Running", 120)
+    engine_of(run.id).send_signal(signal.SIGKILL)
+    dead = wait_for(run.id, finished, 60)
+    assert dead.state is not None
+    assert dead.state.name == "Crashed"
+    next_run = submit(config)
+    wait_for(next_run.id, finished, 240)
+    summary = summary_of(next_run.id, stack)
+    assert summary.decision == "promoted"
+    found = states(summary)
+    assert {name: found[name] for name in ("ingest", "clean", "format")} == dict.fromkeys(
+        ("ingest", "clean", "format"), "cached"
+    )
+    assert found["train"] == "completed"
+    assert champion(config.name).tags["flow_run_id"] == str(next_run.id)
+
+
+def test_of_two_runs_at_once_one_waits(tiny: Tiny, stack: Path) -> None:
+    config = tiny(train={"epochs": 20})
+    first, second = submit(config), submit(config)
+    seen: set[tuple[Any, Any]] = set()
+
+    def both_done(_: FlowRun) -> bool:
+        with get_client(sync_client=True) as client:
+            pair = [client.read_flow_run(run.id) for run in (first, second)]
+        seen.add(tuple(run.state.name if run.state else None for run in pair))  # type: ignore[arg-type]
+        return all(map(finished, pair))
+
+    wait_for(first.id, both_done, 300)
+    assert ("Running", "Running") not in seen
+    decisions = sorted(str(summary_of(run.id, stack).decision) for run in (first, second))
+    assert decisions == ["no_change", "promoted"]

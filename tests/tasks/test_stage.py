@@ -1,0 +1,108 @@
+"""What belongs in a stage's cache key, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from prefect.states import Completed, Failed
+
+from tasks import stage as stages
+from tasks.artifacts import Adapter, BaseModelRef, Contestant, RawSnapshot, Record, fingerprint
+from tasks.errors import DataError
+from tasks.stage import stage
+
+BASE = BaseModelRef(id="base", digest="b" * 64)
+
+
+class Knob(Record):
+    turn: int = 1
+
+
+@stage("demo", timeout_seconds=5, libraries=("pydantic",))
+def demo(raw: RawSnapshot, knob: Knob) -> RawSnapshot:
+    """A stage for these tests."""
+    return raw
+
+
+def snapshot(digest: str = "d", uri: str = "s3://bucket/x") -> RawSnapshot:
+    return RawSnapshot(uri=uri, digest=digest, num_quarantined=0, num_by_source={})
+
+
+def key(raw: RawSnapshot, turn: int = 1) -> str:
+    return demo.cache_key({"raw": raw, "knob": Knob(turn=turn)})
+
+
+def test_the_key_follows_digest_and_config_and_nothing_else() -> None:
+    assert key(snapshot()) == key(snapshot(uri="s3://elsewhere/y"))
+    assert key(snapshot()) != key(snapshot(digest="e"))
+    assert key(snapshot()) != key(snapshot(), turn=2)
+    assert key(snapshot()).startswith("demo-")
+
+
+def test_a_contestant_is_its_weights_whatever_its_role() -> None:
+    champion, candidate = (
+        Contestant(role=role, base_model=BASE, adapter_digest="a")
+        for role in ("champion", "candidate")
+    )
+    assert fingerprint(champion) == fingerprint(candidate)
+    assert fingerprint(champion) != fingerprint(Contestant(role="base", base_model=BASE))
+
+
+def test_an_adapter_is_its_weights_whatever_its_log() -> None:
+    common = {"base_model": BASE, "adapter_digest": "a", "num_steps": 1, "best_step": 1}
+    common |= {"training_run_id": "r", "train_loss": 1.0, "validation_loss": 1.0}
+    fast, slow = (
+        Adapter(uri=f"s3://b/{seconds}", digest=seconds, seconds=1, tokens_per_second=1, **common)
+        for seconds in ("1", "2")
+    )
+    assert fingerprint(fast) == fingerprint(slow)
+
+
+def package(folder: Path, body: str) -> Path:
+    made = folder / "stage"
+    made.mkdir(parents=True)
+    (made / "task.py").write_text(body)
+    for name in stages._SHARED:
+        (folder / name).write_text("x = 1\n")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        ("def f() -> int:\n    return 1\n", True),
+        ("# a comment\ndef f() -> int:\n    return 1  # why\n", True),
+        ('"""A module."""\n\n\ndef f() -> int:\n    """Docs."""\n    return 1\n', True),
+        ("def f() -> int:\n    return 2\n", False),
+        ("def f() -> int:\n    y = 0\n    return 1\n", False),
+    ],
+)
+def test_comments_cost_nothing_and_code_does(tmp_path: Path, body: str, same: bool) -> None:
+    before = stages._source_digest(package(tmp_path / "a", "def f() -> int:\n    return 1\n"))
+    after = stages._source_digest(package(tmp_path / "b", body))
+    assert (before == after) is same
+
+
+def test_the_shared_floor_belongs_to_every_stage(tmp_path: Path) -> None:
+    first = package(tmp_path / "a", "x = 1\n")
+    second = package(tmp_path / "b", "x = 1\n")
+    (tmp_path / "b" / "example.py").write_text("x = 2\n")
+    assert stages._source_digest(first) != stages._source_digest(second)
+
+
+def test_only_what_passes_is_retried() -> None:
+    def worth(error: Exception, name: str | None = None) -> bool:
+        state = Failed(data=error, name=name or "Failed")
+        return stages._is_worth_retrying(demo._task, None, state)  # type: ignore[arg-type]
+
+    assert worth(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))
+    assert worth(TimeoutError("read"))
+    assert not worth(DataError("row 3"))
+    assert not worth(TimeoutError("the stage's own"), "TimedOut")
+    assert not stages._is_worth_retrying(demo._task, None, Completed())  # type: ignore[arg-type]
+
+
+def test_the_code_digest_covers_all_stages() -> None:
+    assert len(stages.code_digest()) == 64
