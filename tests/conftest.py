@@ -12,6 +12,8 @@ import pytest
 
 from deployments import environment
 
+pytest_plugins = ("tests.base_models",)
+
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())
 
@@ -31,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("stack")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            **_free_ports(),
+            **free_ports_for_a_stack(),
             "RETUNE_LOCAL": str(folder),
             "RETUNE_MODELS": str(models),
         }.items():
@@ -56,10 +58,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[], dict[str, str]]:
     """Makes ports for a stack of one's own; all those that it derives are free too."""
-    return _free_ports
+    return free_ports_for_a_stack
 
 
-def _free_ports() -> dict[str, str]:
+def free_ports_for_a_stack() -> dict[str, str]:
     for _ in range(100):
         first = random.randrange(20_000, 45_000, 10)
         wanted = [first + offset for offset in (0, 1, 2, 3, 4, 5, 6)]

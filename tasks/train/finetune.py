@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 
 from tasks.artifacts import BaseModelRef
@@ -66,6 +66,7 @@ def finetune(
         callbacks=[EarlyStoppingCallback(config.early_stopping_patience), watch],
     )
     watch.trainer = trainer
+    trainer.remove_callback(PrinterCallback)  # it prints what _Watch logs
     started = time.monotonic()
     result = trainer.train()
     seconds = time.monotonic() - started

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from prefect.states import Completed, Failed
+from prefect.states import exception_to_failed_state
 
 from tasks import stage as stages
 from tasks.artifacts import Adapter, BaseModelRef, Contestant, RawSnapshot, Record, fingerprint
@@ -60,13 +61,13 @@ def test_an_adapter_is_its_weights_whatever_its_log() -> None:
     assert fingerprint(fast) == fingerprint(slow)
 
 
-def package(folder: Path, body: str) -> Path:
-    made = folder / "stage"
-    made.mkdir(parents=True)
-    (made / "task.py").write_text(body)
+def source_digest(folder: Path, body: str, **shared: str) -> str:
+    package = folder / "stage"
+    package.mkdir(parents=True)
+    (package / "task.py").write_text(body)
     for name in stages._SHARED:
-        (folder / name).write_text("x = 1\n")
-    return made
+        (folder / name).write_text(shared.get(name.removesuffix(".py"), "x = 1\n"))
+    return stages._source_digest(package, folder)
 
 
 @pytest.mark.parametrize(
@@ -80,28 +81,25 @@ def package(folder: Path, body: str) -> Path:
     ],
 )
 def test_comments_cost_nothing_and_code_does(tmp_path: Path, body: str, same: bool) -> None:
-    before = stages._source_digest(package(tmp_path / "a", "def f() -> int:\n    return 1\n"))
-    after = stages._source_digest(package(tmp_path / "b", body))
-    assert (before == after) is same
+    before = source_digest(tmp_path / "a", "def f() -> int:\n    return 1\n")
+    assert (source_digest(tmp_path / "b", body) == before) is same
 
 
 def test_the_shared_floor_belongs_to_every_stage(tmp_path: Path) -> None:
-    first = package(tmp_path / "a", "x = 1\n")
-    second = package(tmp_path / "b", "x = 1\n")
-    (tmp_path / "b" / "example.py").write_text("x = 2\n")
-    assert stages._source_digest(first) != stages._source_digest(second)
+    before = source_digest(tmp_path / "a", "x = 1\n")
+    assert source_digest(tmp_path / "b", "x = 1\n") == before
+    assert source_digest(tmp_path / "c", "x = 1\n", example="x = 2\n") != before
 
 
 def test_only_what_passes_is_retried() -> None:
     def worth(error: Exception, name: str | None = None) -> bool:
-        state = Failed(data=error, name=name or "Failed")
+        state = asyncio.run(exception_to_failed_state(error, name=name or "Failed"))
         return stages._is_worth_retrying(demo._task, None, state)  # type: ignore[arg-type]
 
     assert worth(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))
     assert worth(TimeoutError("read"))
     assert not worth(DataError("row 3"))
     assert not worth(TimeoutError("the stage's own"), "TimedOut")
-    assert not stages._is_worth_retrying(demo._task, None, Completed())  # type: ignore[arg-type]
 
 
 def test_the_code_digest_covers_all_stages() -> None:

@@ -1,6 +1,6 @@
 """The whole stage on the sample data, held against the key to its planted dirt.
 
-Run with ``-s`` to see the figures. ``CONFIG`` is what a configuration for this data should say.
+Run with ``-s`` to see the figures. ``CONFIG`` is what the sample configuration says.
 """
 
 import json
@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from deployments import environment
+from flows.config import load_config
 from tasks.artifacts import TaskConfig
-from tasks.clean.config import CleanConfig, DuplicateConfig, PiiConfig
 from tasks.clean.pipeline import Cleaned, clean_examples
 from tasks.example import Example
 from tasks.ingest.config import ColumnMapping, SourceConfig
@@ -21,15 +22,7 @@ from tasks.ingest.snapshot import read_source
 ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "deployments" / "sample"
 KEY = ROOT / "tests" / "data" / "sample_key.jsonl"
-PRODUCTS = (
-    "Nimbus Router, Halo Lamp, Pulse Watch, Tonic Headset, Vista Monitor, Orbit Speaker, "
-    "Quill Keyboard, Brisk Kettle, Lumen Camera, Drift Vacuum, Slate Tablet, Volt Charger"
-)
-CONFIG = CleanConfig(
-    duplicates=DuplicateConfig(threshold=0.7, shingle_words=3),
-    # Each word of a product, since customers call it "the Slate" or "my tablet".
-    pii=PiiConfig(allow_list=(*re.findall(r"\w+", PRODUCTS), "Linux", "Mastercard", "Visa")),
-)
+CONFIG = load_config(environment.home() / "deployments" / "configs" / "sample.yaml").clean
 TASK = TaskConfig(kind="structured")
 COLUMNS = {
     "human": ("human.csv", {"user": "message", "assistant": "ticket", "group": "customer"}),

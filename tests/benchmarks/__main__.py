@@ -1,0 +1,43 @@
+"""``python -m tests.benchmarks [NAME]``: measure, print the figure, say whether it holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from tests.benchmarks.harness import Result
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named benchmark, or all; exit 0 only where every target holds."""
+    known = _benchmarks()
+    names = arguments or list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"No benchmark {unknown[0]!r}; there are {', '.join(known)}.", file=sys.stderr)
+        return 2
+    results = []
+    for name in names:
+        results.append(known[name]())
+        print(results[-1].line(), flush=True)
+    return 0 if all(result.holds for result in results) else 1
+
+
+def _benchmarks() -> dict[str, Callable[[], Result]]:
+    def train_cpu() -> Result:
+        from tests.benchmarks.train_cpu import train_cpu as run  # torch, only when asked for
+
+        return run()
+
+    from tests.benchmarks.retrain import memory, overhead, retrain
+
+    return {
+        "retrain": retrain,
+        "overhead": overhead,
+        "memory": memory,
+        "train-cpu": train_cpu,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
