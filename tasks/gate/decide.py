@@ -158,12 +158,10 @@ def _find(
 
 
 def _better(
-    difference: float, ci_low: float, ci_high: float, *, min_gain: float
+    _difference: float, ci_low: float, ci_high: float, *, min_gain: float
 ) -> tuple[Finding, str]:
-    if difference < -_ROUNDING:
+    if ci_high < -_ROUNDING:
         return "failed", "got worse"
-    if ci_high < 0:
-        return "failed", "did not improve"
     if ci_low > min_gain + _ROUNDING:
         return "passed", "improved"
     return "inconclusive", "is not shown to have improved"
@@ -201,10 +199,11 @@ def _sentence(record: MetricDifference, candidate: Role, what: str) -> str:
 def _judge_not_run(
     candidate: ContestantScores, baseline: ContestantScores, config: GateConfig
 ) -> str:
-    # A dictionary: the cause is nearly always the same for both.
-    causes = dict.fromkeys(c.judge for c in (candidate, baseline) if c.judge != "run")
+    causes = {c.role: c.judge for c in (candidate, baseline) if c.judge != "run"}
+    alike = len(causes) == 2 and len(set(causes.values())) == 1
+    why = candidate.judge if alike else "; ".join(f"{r}: {cause}" for r, cause in causes.items())
     role = "the gate requires it" if config.judge == "required" else "decided without it"
-    return f"{JUDGE}: not run ({'; '.join(causes)}), {role}."
+    return f"{JUDGE}: not run ({why}), {role}."
 
 
 def _on_common_rows(

@@ -193,6 +193,7 @@ def _arguments(config: TrainConfig, num_rows: int, checkpoints: Path) -> SFTConf
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=max(1, min(10, every)),
+        logging_nan_inf_filter=False,  # a loss that is not a number is to be seen, not smoothed
         seed=config.seed,
         data_seed=config.seed,
         report_to="none",

@@ -64,7 +64,7 @@ def test_training_learns_and_keeps_its_history(
 ) -> None:
     result = run(data, base, tmp_path / "out", epochs=6)
     losses = [line["loss"] for line in result.history if "loss" in line]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.7 * losses[0]
     validation = [line["eval_loss"] for line in result.history if "eval_loss" in line]
     assert len(validation) == 6
     assert result.validation_loss == pytest.approx(min(validation))
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_a_number_stops_training(
     model.save_pretrained(broken)
     for file in tiny_model.glob("*token*"):
         (broken / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(TrainingError, match=r"loss at step 1 is not a number.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss at step 5 is not a number.*learning_rate"):
         run(data, pin(BaseModelConfig(id=str(broken))), tmp_path / "out")
 
 
