@@ -100,6 +100,8 @@ def _reasons(summary: RunSummary) -> list[tuple[str, str]]:
     """
     verdicts = {d.metric: d.verdict for d in summary.differences}
     reasons = [(verdicts.get(text.partition(" ")[0], ""), text) for text in summary.reasons]
+    if summary.decision == "promoted":  # all passed: the gate's own order, the primary metric first
+        return reasons
     return sorted(reasons, key=lambda reason: _DECIDING.index(reason[0]))
 
 
