@@ -161,6 +161,8 @@ def quiet() -> dict[str, str]:
     """What keeps libraries from calling home, and from needing a display."""
     return {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A client without a server is to say so, not to start one of its own.
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # MLflow's job runner serves features that nothing here uses, with processes of its own.

@@ -123,7 +123,8 @@ class S3Store:
         self.root = root.rstrip("/")
         self._bucket = parsed.netloc
         self._prefix = f"{path}/" if (path := parsed.path.strip("/")) else ""
-        self._client: Any = boto3.client("s3", config=_S3_CONFIG)
+        # A session of its own: boto3's default one keeps the first credentials it ever saw.
+        self._client: Any = boto3.session.Session().client("s3", config=_S3_CONFIG)
 
     def put(self, key: str, source: Path) -> None:
         # Not upload_file, which hides S3's answer in an error of its own.
