@@ -10,8 +10,9 @@ from tasks.artifacts import CleanDataset, GoldenSet, RawSnapshot, TaskConfig
 from tasks.clean.config import CleanConfig
 from tasks.clean.pipeline import clean_examples, write
 from tasks.example import from_table
+from tasks.objects import open_store
 from tasks.stage import stage
-from tasks.storage import commit, fetch, open_store, scratch
+from tasks.storage import commit, fetch, scratch
 
 
 @stage(

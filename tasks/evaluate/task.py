@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from tasks.artifacts import Answers, Contestant, EvalReport, GoldenSet, TaskConfig
 from tasks.evaluate.config import DecodingConfig, EvaluateConfig
 from tasks.example import from_table
+from tasks.objects import Store, open_store
 from tasks.scores import to_columns
 from tasks.stage import stage
-from tasks.storage import Store, commit, fetch, open_store, scratch
+from tasks.storage import commit, fetch, scratch
 
 
 def _role(arguments: Mapping[str, Any]) -> str:

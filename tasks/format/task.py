@@ -9,8 +9,9 @@ from tasks.base_model import load_tokenizer
 from tasks.example import from_table
 from tasks.format.config import FormatConfig
 from tasks.format.dataset import format_examples, write
+from tasks.objects import open_store
 from tasks.stage import stage
-from tasks.storage import commit, fetch, open_store, scratch
+from tasks.storage import commit, fetch, scratch
 
 
 @stage("format", timeout_seconds=3600, libraries=("transformers", "tokenizers"))

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 from tasks.artifacts import EvalReport, GateDecision, Role
 from tasks.gate.config import GateConfig
 from tasks.gate.decide import ContestantScores, decide
+from tasks.objects import Store, open_store
 from tasks.scores import from_columns
 from tasks.stage import stage
-from tasks.storage import Store, commit, fetch, open_store, scratch
+from tasks.storage import commit, fetch, scratch
 
 
 @stage("gate", timeout_seconds=1800, libraries=("scipy", "numpy"))

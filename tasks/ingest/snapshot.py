@@ -18,7 +18,8 @@ from tasks.example import Example, to_table
 from tasks.ingest.config import GoldenConfig, IngestConfig, SourceConfig
 from tasks.ingest.mapping import check_columns, is_wanted, to_example
 from tasks.ingest.readers import BadRow, Row, read
-from tasks.storage import Store, digest_of, file_digest
+from tasks.objects import Store
+from tasks.storage import digest_of, file_digest
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ from tasks.artifacts import GoldenSet, RawSnapshot, TaskConfig
 from tasks.example import to_table
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.ingest.snapshot import lock, read_golden, rows_digest, write_snapshot
+from tasks.objects import open_store
 from tasks.stage import stage
-from tasks.storage import commit, open_store, scratch
+from tasks.storage import commit, scratch
 
 
 @stage("ingest", timeout_seconds=3600, libraries=("pyarrow", "jinja2"))

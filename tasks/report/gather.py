@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tasks.artifacts import CleanDataset, EvalReport, Role
+from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
 from tasks.report.story import DataStory, Story, TrainingStory
 from tasks.report.summary import RunRecords
 from tasks.scores import from_columns, reduce
-from tasks.storage import Store, fetch
+from tasks.storage import fetch
 
 
 def gather(

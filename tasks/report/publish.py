@@ -10,7 +10,8 @@ from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
 from tasks.artifacts import RunSummary
-from tasks.storage import Store, local_folder
+from tasks.objects import Store
+from tasks.storage import local_folder
 
 REPORT, SUMMARY = "report.html", "summary.json"
 _TAG_CHARACTERS = 5000  # MLflow's limit for a tag's value

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks.artifacts import RunSummary
+from tasks.objects import open_store
 from tasks.report.config import ReportConfig
 from tasks.report.html import render_page
 from tasks.report.markdown import markdown
 from tasks.report.story import Story
 from tasks.report.summary import RunInfo, RunRecords, summarise, summarise_failure
 from tasks.stage import stage
-from tasks.storage import open_store
 
 
 @stage("report", timeout_seconds=900, cached=False)

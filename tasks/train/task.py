@@ -12,8 +12,9 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from tasks.artifacts import Adapter, FormattedDataset
+from tasks.objects import open_store
 from tasks.stage import stage
-from tasks.storage import commit, fetch, open_store, scratch
+from tasks.storage import commit, fetch, scratch
 from tasks.train.config import TrainConfig
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from flows.config import RetrainConfig
 from flows.retrain import retrain
 from tasks.artifacts import RunSummary
 from tasks.errors import StorageError
-from tasks.storage import open_store
+from tasks.objects import open_store
 from tests.flows.conftest import Tiny
 from tests.flows.proxy import Proxy
 from tests.flows.test_retrain import champion, states

@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 from flows.retrain import retrain
 from tasks.artifacts import RunSummary
 from tasks.errors import DataError, GoldenSetChangedError
-from tasks.storage import MANIFEST, S3Store, open_store
+from tasks.objects import S3Store, open_store
+from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny, write_rows
 
 pytestmark = pytest.mark.integration

@@ -13,10 +13,11 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tasks import storage
+from tasks import objects, storage
 from tasks.artifacts import Artifact
 from tasks.errors import ArtifactMissingError, ConfigError, StorageError, is_transient
-from tasks.storage import MANIFEST, LocalStore, S3Store, commit, fetch, is_intact, open_store
+from tasks.objects import LocalStore, S3Store, open_store
+from tasks.storage import MANIFEST, commit, fetch, is_intact
 
 
 @pytest.fixture(autouse=True)

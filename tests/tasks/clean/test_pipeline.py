@@ -14,7 +14,8 @@ from tasks.clean.config import CleanConfig, PiiConfig, SplitConfig
 from tasks.clean.pipeline import clean_examples, split_of, write
 from tasks.errors import DataError
 from tasks.example import Example, Message, content_id, from_table
-from tasks.storage import LocalStore, commit
+from tasks.objects import LocalStore
+from tasks.storage import commit
 
 NO_PII = CleanConfig(pii=PiiConfig(enabled=False))
 THINGS = ("kettle", "router", "lamp", "tablet", "charger", "camera")

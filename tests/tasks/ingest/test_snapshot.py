@@ -14,7 +14,8 @@ from tasks.errors import DataError, GoldenSetChangedError
 from tasks.example import from_table
 from tasks.ingest.config import ColumnMapping, GoldenConfig, IngestConfig, SourceConfig
 from tasks.ingest.snapshot import lock, read_golden, read_source, rows_digest, write_snapshot
-from tasks.storage import LocalStore, file_digest
+from tasks.objects import LocalStore
+from tasks.storage import file_digest
 
 TASK = TaskConfig()
 PAIR = ColumnMapping(user="q", assistant="a")
