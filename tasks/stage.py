@@ -37,14 +37,6 @@ logger = logging.getLogger(__name__)
 # Changing these changes what a stage may produce; stage.py only decides when it runs.
 _FLOOR = ("artifacts", "base_model", "errors", "example", "objects", "scores", "storage")
 _SHARED = tuple(f"{name}.py" for name in _FLOOR)
-    "artifacts.py",
-    "base_model.py",
-    "errors.py",
-    "example.py",
-    "objects.py",
-    "scores.py",
-    "storage.py",
-)
 # What stages say of their progress is meant to be seen; a worker's root logger stops at WARNING.
 logging.getLogger("tasks").setLevel(logging.INFO)
 _runs: dict[str, list[StageRun]] = defaultdict(list)

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import boto3
 import pytest
 from botocore.config import Config
 
@@ -288,7 +287,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
     # The bucket reads bodies as they are, without AWS's chunks and trailing checksums.
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     quick = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    monkeypatch.setattr(storage, "_S3_CONFIG", quick)
+    monkeypatch.setattr(objects, "_S3_CONFIG", quick)
     monkeypatch.setattr(_Bucket, "objects", {})
     yield S3Store("s3://bucket/prefix/")
     server.shutdown()
@@ -360,7 +359,6 @@ def test_s3_without_credentials_names_the_variables(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/no/such")
     with pytest.raises(StorageError, match="Set AWS_ACCESS_KEY_ID"):
