@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.retrain import retrain
+from tasks import stage as stage_module
 from tasks.artifacts import RunSummary
 from tasks.errors import DataError, GoldenSetChangedError
 from tasks.objects import S3Store, open_store
@@ -89,6 +90,35 @@ def test_only_the_gate_runs_when_only_its_config_changed(first: RunSummary, tiny
     again = retrain(tiny(gate={"min_gain": 0.01}))
     assert states(again)["gate"] == "completed"
     assert {name: states(again)[name] for name in UPTO_GATE} == dict.fromkeys(UPTO_GATE, "cached")
+
+
+def test_an_edited_stage_runs_again_and_what_it_does_not_change_stays(
+    first: RunSummary, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's own tests are in tests/tasks/test_stage.py; here a stage's source is another."""
+    retrain(tiny())
+    real = stage_module._source_digest
+
+    def edited(package: Path) -> str:
+        return real(package) + ("edited" if package.name == "format" else "")
+
+    monkeypatch.setattr(stage_module, "_source_digest", edited)
+    again = states(retrain(tiny()))
+    assert again["format"] == "completed"
+    # The edit made the same tokens: there is nothing new to train on.
+    assert (again["clean"], again["train"], again["gate"]) == ("cached", "cached", "cached")
+
+
+def test_a_changed_setting_runs_its_stage_and_what_depends_on_it(
+    first: RunSummary, tiny: Tiny
+) -> None:
+    again = states(retrain(tiny(train={"seed": 5})))
+    assert {name: again[name] for name in ("ingest", "clean", "format")} == dict.fromkeys(
+        ("ingest", "clean", "format"), "cached"
+    )
+    assert {name: again[name] for name in ("train", "generate", "evaluate", "gate")} == (
+        dict.fromkeys(("train", "generate", "evaluate", "gate"), "completed")
+    )
 
 
 def test_a_deleted_artifact_is_made_again(first: RunSummary, tiny: Tiny) -> None:
