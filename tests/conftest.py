@@ -16,6 +16,9 @@ pytest_plugins = ("tests.base_models",)
 
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())
+# No test asks a real judge, whatever keys the shell has.
+for _name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(scope="session")
