@@ -12,7 +12,7 @@ import pytest
 
 from deployments import environment
 
-pytest_plugins = ("tests.base_models",)
+pytest_plugins = ("tests.base_models", "tests.messages_api")
 
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())

@@ -9,7 +9,9 @@ import yaml
 
 from deployments import environment
 from flows.config import RetrainConfig, load_config
+from tasks.clean.form import form_check
 from tasks.errors import ConfigError, MissingFileError
+from tasks.ingest.snapshot import read_golden, read_source
 
 CONFIGS = environment.home() / "deployments" / "configs"
 SAMPLE = CONFIGS / "sample.yaml"
@@ -84,3 +86,27 @@ def test_the_form_explains_itself() -> None:
     for name, definition in schema["$defs"].items():
         for field, properties in definition.get("properties", {}).items():
             assert "description" in properties, f"{name}.{field} has no description"
+
+
+REAL = environment.home().parent / "shared" / "data"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside the checkout")
+@pytest.mark.parametrize(
+    ("name", "num_rows", "num_golden", "answer"),
+    [
+        ("banking77", 2000, 300, "card_arrival"),
+        ("nlupp", 1500, 200, '{"intents": ["how_long", "pin", "arrival", "new"], "slots": {}}'),
+    ],
+)
+def test_the_configs_for_real_data_read_it(
+    name: str, num_rows: int, num_golden: int, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETUNE_DATA", str(REAL))
+    config = load_config(CONFIGS / f"{name}.yaml")
+    examples, bad = read_source(config.ingest.sources[0], config.task)
+    assert (len(examples), bad) == (num_rows, [])
+    assert examples[0].answer == answer
+    check = form_check(config.task)
+    assert [e.answer for e in examples if check(e)] == []
+    assert len(read_golden(config.golden, config.task)) == num_golden

@@ -16,6 +16,7 @@ from tasks.errors import DataError, GoldenSetChangedError
 from tasks.objects import S3Store, open_store
 from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny, write_rows
+from tests.messages_api import StubApi
 
 pytestmark = pytest.mark.integration
 
@@ -148,6 +149,22 @@ def test_a_worse_candidate_is_blocked_and_production_untouched(
     assert (after.version, after.tags) == (before.version, before.tags)
     assert worse.model["version"] == before.version
     assert "promote" not in states(worse)
+
+
+def test_a_judge_is_asked_where_one_is_configured(
+    first: RunSummary, tiny: Tiny, api: StubApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert first.judge == "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+    judged = retrain(tiny(train={"seed": 7}))
+    assert judged.judge == "run"
+    assert judged.metrics["candidate"]["judge"].value == 4.0
+    assert judged.metrics["candidate"]["judge"].n == 40
+    assert "judge" in {difference.metric for difference in judged.differences}
+    assert len(api.requests) == 3 * 40, "base, champion and candidate, each answer once"
+    # The answers were there already; only their scores are new.
+    parts = next(s["parts"] for s in judged.stages if s["name"] == "generate")
+    assert [part["state"] for part in parts] == ["cached", "cached", "completed"]
 
 
 def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path: Path) -> None:
