@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ Tiny = Callable[..., RetrainConfig]
 @pytest.fixture
 def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Tiny:
     """Makes configs on 60 rows whose right answer is always ``yes``; the name is the test's own."""
-    write_rows(tmp_path / "rows.jsonl", ["yes"] * 60, seed=1)
-    write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed=2)
+    # Rows of its own for each test: on the same rows, one would find another's work cached.
+    seed = zlib.crc32(request.node.nodeid.encode())
+    write_rows(tmp_path / "rows.jsonl", ["yes"] * 60, seed)
+    write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed + 1)
     name = request.node.name.replace("_", "-").replace("[", "-").rstrip("]").lower()
 
     def make(**sections: Any) -> RetrainConfig:
