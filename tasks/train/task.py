@@ -48,7 +48,7 @@ def train(dataset: FormattedDataset, config: TrainConfig, name: str) -> Adapter:
             _write_log(training, folder)
             digest_of_adapter = adapter_digest(folder)
             uri, digest = commit(store, "train", folder)
-    except BaseException:
+    except BaseException:  # a stop from outside too: the MLflow run is not to say RUNNING for ever
         tracker.end("FAILED", {})
         raise
     tracker.end("FINISHED", {"adapter_digest": digest_of_adapter, "adapter_uri": uri})
