@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 
 from tasks.errors import ConfigError, DataError
 from tasks.ingest.config import SourceConfig
+
+logger = logging.getLogger(__name__)
 
 Reason = str
 
@@ -169,6 +172,9 @@ def _read_hub(source: SourceConfig) -> Iterator[Row | BadRow]:
                 f"Data set {source.hub!r}: the hub did not give it ({error}). Give a file as "
                 "`path` beside `hub`, or set HF_HUB_OFFLINE=0 on a machine with internet."
             ) from error
+        logger.warning(
+            "the hub did not give %s (%s); reading %s instead", source.hub, error, source.path
+        )
         yield from _read_files(source)
         return
     named = [_with_label_names(rows.features, row) for row in rows]
