@@ -81,7 +81,6 @@ def test_a_repeated_run_is_cached_and_changes_nothing(first: RunSummary, tiny: T
     assert second.decision == "no_change"
     assert {name: states(second)[name] for name in UPTO_GATE} == dict.fromkeys(UPTO_GATE, "cached")
     assert champion(first.name).version == version
-    assert second.seconds < 60
     third = retrain(tiny())
     assert states(third)["gate"] == "cached"
 
@@ -174,7 +173,9 @@ def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path
     assert retrain(tiny(golden={"version": 2})).status == "completed"
 
 
-def test_bad_data_fails_at_once_and_says_where(tiny: Tiny, tmp_path: Path, stack: Path) -> None:
+def test_bad_data_fails_at_once_and_says_where(
+    tiny: Tiny, tmp_path: Path, stack: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\nnot json\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:2 .*expected a JSON object"):
         retrain(tiny())
@@ -184,7 +185,7 @@ def test_bad_data_fails_at_once_and_says_where(tiny: Tiny, tmp_path: Path, stack
     assert summary["stages"][-1]["name"] == "ingest"
     assert summary["stages"][-1]["state"] == "failed"
     assert "max_quarantined_share" in summary["reasons"][0]
-    assert summary["seconds"] < 20, "bad data was retried"
+    assert "Retry" not in caplog.text, "bad data was retried"
 
 
 def test_a_missing_base_model_is_named(tiny: Tiny) -> None:
