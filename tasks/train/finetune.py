@@ -149,7 +149,7 @@ def _load(base_model: BaseModelRef, config: TrainConfig) -> Any:
     model = load_model(base_model, getattr(torch, config.precision))
     if not torch.cuda.is_available():
         # On a CPU the fused kernel's backward costs several times what plain matrices do for rows
-        # of a few hundred tokens (measured in tests/benchmarks/RESULTS.md).
+        # of a few hundred tokens; `make bench B=train-cpu` compares.
         model.set_attn_implementation("eager")
     return model
 

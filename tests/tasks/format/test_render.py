@@ -1,6 +1,5 @@
 """Token ids and labels: what is trained is what inference will ask for, and where it must stop."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,21 +131,12 @@ def test_templates_that_cannot_be_trained_on(
         render(CHAT, with_template(template))
 
 
-def models_folder() -> Path:
-    default = Path(__file__).parents[3] / ".local" / "models"
-    return Path(os.environ.get("RETUNE_MODELS") or default)
-
-
-SMOL = models_folder() / "HuggingFaceTB--SmolLM2-135M-Instruct"
-
-
-@pytest.mark.skipif(not SMOL.is_dir(), reason="the default base model is not prepared here")
-def test_the_default_base_model() -> None:
+def test_the_default_base_model(smol: Path) -> None:
     from transformers import AutoTokenizer
 
-    smol = AutoTokenizer.from_pretrained(SMOL)
-    rendered = render(CHAT, smol)
-    assert trained(rendered, smol) == [
+    tokenizer = AutoTokenizer.from_pretrained(smol)
+    rendered = render(CHAT, tokenizer)
+    assert trained(rendered, tokenizer) == [
         "On its way.<|im_end|>",
         "Since Monday: größer, 😀.<|im_end|>",
     ]
