@@ -19,7 +19,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))),
         ("source", pa.string()),
         ("group", pa.string()),
         ("created_at", pa.timestamp("us", tz="UTC")),

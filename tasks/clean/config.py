@@ -1,12 +1,27 @@
-"""What counts as clean."""
+"""What counts as clean: one section a check, in the order in which they run."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.artifacts import Record
+from tasks.example import Source
+
+
+class UnicodeConfig(Record):
+    """Mends texts that were decoded wrongly on their way here (ftfy)."""
+
+    enabled: bool = Field(True, description="Repair mojibake, ligatures and control characters")
+
+
+class FormConfig(Record):
+    """Form of a conversation; the form of a structured answer stands in task.answer_schema."""
+
+    max_tokens: int = Field(
+        8192, ge=16, description="Reject rows of more tokens of the base model's tokenizer"
+    )
 
 
 class DuplicateConfig(Record):
@@ -19,12 +34,40 @@ class DuplicateConfig(Record):
         3, ge=1, le=10, description="Words in a shingle; 5 for documents, 3 for short messages"
     )
     num_permutations: int = Field(128, ge=16, le=1024, description="Length of a MinHash")
+    source_rank: tuple[Source, ...] = Field(
+        ("human", "annotation", "production", "hub", "synthetic"),
+        description="Whose row of a cluster is kept, best first; then by quality, then the oldest",
+    )
+
+
+class ConflictConfig(Record):
+    """Near-identical prompts with different answers: both go to the review queue."""
+
+    similarity: float = Field(
+        0.9, gt=0, le=1, description="Jaccard similarity above which two prompts ask the same"
+    )
+    agreement: float = Field(
+        0.8, gt=0, le=1, description="Similarity of two free-text answers that says the same"
+    )
+    policy: Literal["drop", "majority", "source_rank", "keep"] = Field(
+        "majority",
+        description="drop: all of them go; majority: the answer of most rows stays, of a tie none; "
+        "source_rank: the answer of the best source stays, of a tie none; keep: all stay",
+    )
 
 
 class PiiConfig(Record):
-    """Personal data, found by Presidio and replaced by its entity's name in angle brackets."""
+    """Personal data, found by Presidio and by patterns, in all turns and in meta."""
 
-    enabled: bool = Field(True, description="Redact personal data in every turn but the system's")
+    enabled: bool = Field(True, description="Look for personal data in every turn but the system's")
+    action: Literal["redact", "drop", "fail"] = Field(
+        "redact",
+        description="redact: replace it by its entity's name; drop: reject the row; fail: stop",
+    )
+    numbered: bool = Field(
+        True,
+        description="Number the placeholders, <PERSON_1>: one a person throughout a conversation",
+    )
     entities: tuple[str, ...] = Field(
         ("PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN"),
         description="Presidio's entities to look for",
@@ -51,13 +94,103 @@ class GibberishConfig(Record):
     )
 
 
-class GoldenOverlapConfig(Record):
-    """What is too close to a golden row to be trained on."""
+class PerplexityConfig(Record):
+    """The base model's perplexity of the rows that the n-gram model finds borderline."""
+
+    enabled: bool = Field(
+        False, description="Ask the base model too; on a CPU about seven rows a second"
+    )
+    borderline_deviations: float = Field(
+        4.0, gt=0, description="Rows above this many deviations are borderline"
+    )
+    max_rows: int = Field(2000, ge=1, description="Score at most this many, the strangest first")
+    max_perplexity: float = Field(1000.0, gt=1, description="Reject above it")
+
+
+class QualityConfig(Record):
+    """What teaches a model bad habits."""
+
+    gibberish: GibberishConfig = Field(GibberishConfig(), description="Gibberish")
+    perplexity: PerplexityConfig = Field(PerplexityConfig(), description="Perplexity")
+    reject_boilerplate: bool = Field(
+        True, description='Reject refusals and boilerplate answers: "As an AI language model"'
+    )
+    languages: tuple[str, ...] = Field(
+        (), description="ISO 639-1 codes that a prompt may be in; empty: any"
+    )
+    min_language_probability: float = Field(
+        0.9, gt=0, le=1, description="Sureness needed to call a prompt's language wrong"
+    )
+    max_length_deviations: float = Field(
+        8.0,
+        gt=0,
+        description="Reject prompts and answers longer or shorter than the median by more than "
+        "this many robust standard deviations of the log-length",
+    )
+    max_repeated_share: float = Field(
+        0.5, gt=0, le=1, description="Share of an answer's words that repeated 4-grams may cover"
+    )
+
+
+class LabelConfig(Record):
+    """Answers that contradict what the other rows teach (cleanlab); sent to review."""
+
+    enabled: bool = Field(True, description="Look for wrong labels")
+    num_folds: int = Field(5, ge=2, le=20, description="Folds of the cross-validation")
+    max_classes: int = Field(
+        200, ge=2, description="A field of a structured answer with more values is no label"
+    )
+    drop_confidence: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Reject when another label is this sure; 1 sends to review alone",
+    )
+    score_free_text: bool = Field(
+        False,
+        description="Ask the base model for the loss of free-text answers; on a CPU about seven "
+        "rows a second",
+    )
+    max_scored: int = Field(5000, ge=1, description="Free-text answers to score at most")
+
+
+class JudgeFilterConfig(Record):
+    """A language model grades each row by Message Batches; off unless asked for."""
+
+    enabled: bool = Field(False, description="Grade rows with a judge and reject the bad ones")
+    model: str = Field("claude-haiku-4-5", description="Model of the Messages API")
+    min_score: int = Field(3, ge=1, le=5, description="Reject rows graded lower")
+    budget_usd: float = Field(5.0, gt=0, description="Stop sending when it is used up")
+    input_usd_per_million: float | None = Field(
+        None, gt=0, description="Price of a million input tokens by batch; needed when enabled"
+    )
+    output_usd_per_million: float | None = Field(
+        None, gt=0, description="Price of a million output tokens by batch; needed when enabled"
+    )
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.enabled and None in (self.input_usd_per_million, self.output_usd_per_million):
+            raise ValueError(
+                "a judge with a budget needs input_usd_per_million and output_usd_per_million"
+            )
+        return self
+
+
+class DecontaminationConfig(Record):
+    """What is too close to a row that decides, and must not be trained on.
+
+    Held against the golden set, and against the test and holdout splits.
+    """
 
     jaccard: float = Field(0.5, gt=0, le=1, description="Similarity of shingles that is too close")
     containment: float = Field(
-        0.8, gt=0, le=1, description="Share of a golden row's shingles that is too much to hold"
+        0.8, gt=0, le=1, description="Share of a held-out row's shingles that is too much to hold"
     )
+    embeddings: bool = Field(
+        True, description="Compare meanings too, with a small sentence-embedding model"
+    )
+    cosine: float = Field(0.95, gt=0, le=1, description="Similarity of meaning that is too close")
 
 
 class SplitConfig(Record):
@@ -66,6 +199,13 @@ class SplitConfig(Record):
     train: float = Field(0.8, gt=0, lt=1, description="Share of groups that are trained on")
     validation: float = Field(0.1, ge=0, lt=1, description="Share that chooses the checkpoint")
     test: float = Field(0.1, ge=0, lt=1, description="Share that is kept out of both")
+    production_holdout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the production rows' groups that is kept for the weekly evaluation "
+        "on live traffic",
+    )
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -74,11 +214,47 @@ class SplitConfig(Record):
         return self
 
 
+class MixConfig(Record):
+    """Shares of the training split by source; what is over a ceiling is left out, by hash."""
+
+    max_synthetic: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="At most this share of synthetic rows, so that people's "
+        "rows keep their floor of 20-30 %",
+    )
+    min_human: float = Field(
+        0.2, ge=0, le=1, description="Warn below this share of human rows when there are synthetic"
+    )
+    general: tuple[float, float] = Field(
+        (0.05, 0.1), description="Wanted share of general-instruction rows, against forgetting"
+    )
+    production: tuple[float, float] = Field(
+        (0.1, 0.2), description="Wanted share of production rows, against drift"
+    )
+
+
+class DiscardConfig(Record):
+    """How much is normally thrown away; outside it the report says so loudly."""
+
+    low: float = Field(0.1, ge=0, le=1, description="Fewer discarded: are the checks too weak?")
+    high: float = Field(0.3, ge=0, le=1, description="More discarded: is the source broken?")
+    on_high: Literal["warn", "fail"] = Field("warn", description="What to do above `high`")
+
+
 class CleanConfig(Record):
     """The checks, in the order in which they run."""
 
+    unicode: UnicodeConfig = Field(UnicodeConfig(), description="Unicode")
+    form: FormConfig = Field(FormConfig(), description="Form")
     duplicates: DuplicateConfig = Field(DuplicateConfig(), description="Near-duplicates")
-    golden_overlap: GoldenOverlapConfig = Field(GoldenOverlapConfig(), description="Leakage")
-    gibberish: GibberishConfig = Field(GibberishConfig(), description="Gibberish")
+    conflicts: ConflictConfig = Field(ConflictConfig(), description="Contradictions")
     pii: PiiConfig = Field(PiiConfig(), description="Personal data")
-    split: SplitConfig = Field(SplitConfig(), description="Train, validation and test")
+    quality: QualityConfig = Field(QualityConfig(), description="Quality")
+    labels: LabelConfig = Field(LabelConfig(), description="Wrong labels")
+    judge: JudgeFilterConfig = Field(JudgeFilterConfig(), description="Graded by a model")
+    decontamination: DecontaminationConfig = Field(DecontaminationConfig(), description="Leakage")
+    split: SplitConfig = Field(SplitConfig(), description="Train, validation, test and holdout")
+    mix: MixConfig = Field(MixConfig(), description="Shares by source")
+    discard: DiscardConfig = Field(DiscardConfig(), description="How much is normally discarded")
