@@ -42,6 +42,8 @@ class Store(Protocol):
     def get(self, key: str, target: Path) -> None: ...
     def get_bytes(self, key: str) -> bytes: ...
     def size(self, key: str) -> int | None: ...
+    def keys_under(self, prefix: str) -> Iterator[str]: ...
+    def delete(self, key: str) -> None: ...
 
 
 class LocalStore:
@@ -79,6 +81,22 @@ class LocalStore:
     def size(self, key: str) -> int | None:
         path = self._root / key
         return path.stat().st_size if path.is_file() else None
+
+    def keys_under(self, prefix: str) -> Iterator[str]:
+        """All keys that begin so, sorted; what is being written now is not among them."""
+        folder = self._root / prefix.rpartition("/")[0]
+        found = (p.relative_to(self._root).as_posix() for p in folder.rglob("*") if p.is_file())
+        wanted = (key for key in found if not key.rpartition("/")[2].startswith("."))
+        return iter(sorted(key for key in wanted if key.startswith(prefix)))
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there, and the folders that it leaves empty."""
+        path = self._root / key
+        with self._errors("delete", key):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first folder that is not empty ends it
+            for folder in path.relative_to(self._root).parents[:-1]:
+                (self._root / folder).rmdir()
 
     @contextlib.contextmanager
     def _whole(self, key: str) -> Iterator[Path]:
@@ -158,6 +176,19 @@ class S3Store:
             return None
         size: int = answer["ContentLength"]
         return size
+
+    def keys_under(self, prefix: str) -> Iterator[str]:
+        """All keys that begin so, sorted."""
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._errors("list", prefix):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for entry in page.get("Contents", ()):
+                    yield str(entry["Key"]).removeprefix(self._prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with self._errors("delete", key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:

@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.artifacts import Record
-from tasks.errors import MissingFileError
 from tasks.example import Source
-from tasks.storage import file_digest
 
 
 class ColumnMapping(Record):
-    """Which column holds what. A value with ``{{`` is a Jinja2 template over the row's columns."""
+    """Which column holds what; what is not mapped, the source's shape maps by itself.
 
-    messages: str | None = Field(None, description="Column with OpenAI chat messages")
+    A value with ``{{`` is a Jinja2 template over the row's columns. A name with dots is a path into
+    nested objects and lists (``meta.user.id``, ``turns.0.text``) where no column has that very
+    name. In an annotation tool's export, ``user`` names a field of the task, ``assistant`` and
+    ``label`` a question that annotators answered.
+    """
+
+    messages: str | None = Field(None, description="Column with chat messages")
     user: str | None = Field(None, description="Column or template of the user's turn")
     assistant: str | None = Field(None, description="Column or template of the right answer")
+    system: str | None = Field(None, description="Column or template of the system turn")
+    input: str | None = Field(None, description="Column of the input; shape alpaca only")
+    history: str | None = Field(
+        None, description="Column with [question, answer] pairs of earlier turns; alpaca only"
+    )
     group: str | None = Field(
         None, description="Column that names the conversation or customer a split must not cut"
     )
     created_at: str | None = Field(None, description="Column with an ISO 8601 time")
     label: str | None = Field(None, description="Column or template of the class label")
 
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
-        pair = (self.user is not None, self.assistant is not None)
-        if (self.messages is not None) == any(pair) or any(pair) != all(pair):
-            raise ValueError(
-                "map either `messages` (a column of chat messages) or both `user` and `assistant`"
-            )
-        return self
+
+Shape = Literal[
+    "columns", "chat", "prompt_completion", "alpaca", "sharegpt",
+    "label_studio", "argilla", "labelbox", "scale", "gateway_log",
+]  # fmt: skip
+ANNOTATION_SHAPES = ("label_studio", "argilla", "labelbox", "scale")
+
+# What `columns` may name beside system, group, created_at and label.
+_MAPPABLE: dict[str, tuple[str, ...]] = {
+    "columns": ("messages", "user", "assistant"),
+    "chat": ("messages",),
+    "prompt_completion": ("user", "assistant"),
+    "alpaca": ("user", "assistant", "input", "history"),
+    "sharegpt": ("messages",),
+    "gateway_log": (),
+    **dict.fromkeys(ANNOTATION_SHAPES, ("messages", "user", "assistant")),
+}
+
+
+# Fields that say where rows are, not what is made of them.
+_PLACE = {
+    "path", "hub", "hub_split", "hub_revision", "label_studio_url", "label_studio_project"
+}  # fmt: skip
 
 
 class SourceConfig(Record):
     """One source of rows: files, a data set of the hub, or the hub with files as its stand-in."""
 
     path: str | None = Field(
-        None, description="File or glob; relative ones are looked up in RETUNE_DATA, then here"
+        None,
+        description="File, glob (also **), s3://bucket/key or glob, or the folder of a saved "
+        "Hugging Face data set; relative ones are looked up in RETUNE_DATA, then here",
     )
     hub: str | None = Field(None, description="Data set on the Hugging Face hub, used when online")
-    hub_split: str = Field("train", description="Split of the hub's data set")
+    hub_split: str = Field("train", description="Split of the hub's or the saved data set")
     hub_revision: str | None = Field(None, description="Commit of the hub's data set; pin it")
-    format: Literal["auto", "jsonl", "csv", "parquet"] = Field(
-        "auto", description="Form of the files; auto goes by their ending"
+    format: Literal["auto", "jsonl", "json", "csv", "parquet"] = Field(
+        "auto", description="Form of the files; auto goes by their ending, less .gz or .zst"
     )
-    source: Source = Field("human", description="Who made these rows")
+    source: Source = Field(
+        "human",
+        description="Who made these rows; annotation for an annotation tool's export and "
+        "production for the gateway's log where it is not given",
+    )
+    shape: Shape = Field(
+        "columns", description="What a row looks like; columns: as mapped, else chat messages"
+    )
     columns: ColumnMapping = Field(
-        ColumnMapping(messages="messages"), description="Which column holds what"
+        ColumnMapping(), description="Which column holds what, where the shape's own names differ"
+    )
+    annotations: Literal["latest", "majority", "all"] = Field(
+        "latest", description="Which answer counts where several people annotated one task"
+    )
+    feedback: Literal["required", "any"] = Field(
+        "required",
+        description="Of the gateway's log: only answers that feedback accepts or corrects, or "
+        "also those without feedback",
+    )
+    min_score: float = Field(
+        1.0, description="Of the gateway's log: least score of a feedback that accepts"
+    )
+    label_studio_url: str | None = Field(
+        None, description="Label Studio to export from; the key is in LABEL_STUDIO_API_KEY"
+    )
+    label_studio_project: int | None = Field(None, ge=1, description="Its project's number")
+    general: bool = Field(
+        False,
+        description="General instructions, mixed in against forgetting: they get no system prompt "
+        "of the task and need not have its form",
     )
     where: dict[str, list[str | int | float | bool]] = Field(
         {}, description="Keep only rows whose column has one of these values"
@@ -58,43 +109,53 @@ class SourceConfig(Record):
     limit: int | None = Field(
         None, ge=1, description="Keep this many rows, chosen by the hash of their content"
     )
+    max_row_bytes: int = Field(
+        16 * 2**20, ge=1, description="A longer row is quarantined instead of held in memory"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_shape(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "source" in values:
+            return values
+        maker = "production" if values.get("shape") == "gateway_log" else "annotation"
+        own = values.get("shape") in (*ANNOTATION_SHAPES, "gateway_log")
+        return {**values, "source": maker} if own else values
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        named = {
+            name
+            for name in ("messages", "user", "assistant", "input", "history")
+            if getattr(self.columns, name) is not None
+        }
+        unfit = named - set(_MAPPABLE[self.shape])
+        if unfit:
+            raise ValueError(f"shape {self.shape!r} has no column `{min(unfit)}` to map")
+        pair = named & {"user", "assistant"}
+        forbidden = {"user", "assistant"} if self.shape == "columns" else {"user"}
+        twice = "messages" in named and named & forbidden
+        if twice or (self.shape == "columns" and len(pair) == 1):
+            raise ValueError(
+                "map either `messages` (a column of chat messages) or both `user` and `assistant`"
+            )
+        if (self.label_studio_url is None) != (self.label_studio_project is None):
+            raise ValueError("give both `label_studio_url` and `label_studio_project`, or neither")
+        if self.label_studio_url is not None and self.shape != "label_studio":
+            raise ValueError("`label_studio_url` needs shape 'label_studio'")
+        return self
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
-        if self.path is None and self.hub is None:
+        if self.label_studio_url is not None and (self.path or self.hub):
+            raise ValueError("a source has either `label_studio_url`, or `path`, `hub` or both")
+        if self.path is None and self.hub is None and self.label_studio_url is None:
             raise ValueError("a source needs `path`, `hub` or both")
         return self
 
     def fingerprint(self) -> object:
-        """The config and what the files hold; a file renamed in place is another source."""
-        files = [] if self.uses_hub() else [[n, file_digest(p)] for n, p in self.files()]
-        return {"config": self.model_dump(), "files": files, "hub": self.uses_hub()}
-
-    def uses_hub(self) -> bool:
-        """The hub when named and online, else the files."""
-        return self.hub is not None and (
-            self.path is None or os.environ.get("HF_HUB_OFFLINE", "0") != "1"
-        )
-
-    def files(self) -> list[tuple[str, Path]]:
-        """The files of ``path``, sorted: (name as configured, place on this machine)."""
-        if self.path is None:
-            return []
-        absolute = Path(self.path)
-        if absolute.is_absolute():
-            found = _matching(absolute.parent, absolute.name)
-            if found:
-                return [(p.name, p) for p in found]
-            raise MissingFileError(f"Source {self.path!r}: no such file.")
-        for place in data_places():
-            found = _matching(place, self.path)
-            if found:
-                return [(p.relative_to(place).as_posix(), p) for p in found]
-        looked = ", ".join(str(place) for place in data_places())
-        raise MissingFileError(
-            f"Source {self.path!r}: no such file in {looked}. Set RETUNE_DATA to the folder that "
-            "holds it, or give an absolute path."
-        )
+        """All but the place of the rows: that the files have a digest of their own says."""
+        return self.model_dump(mode="json", exclude=_PLACE)
 
 
 class IngestConfig(Record):
@@ -111,20 +172,19 @@ class GoldenConfig(Record):
 
     name: str = Field("golden", pattern=r"^[\w.-]+$", description="Name of the golden set")
     version: int = Field(1, ge=1, description="A changed set needs a new version")
+    reason: str | None = Field(
+        None, min_length=1, description="Why this version; needed from the second on"
+    )
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 that the file must have"
     )
     source: SourceConfig = Field(description="Where the rows are")
 
-
-def _matching(place: Path, pattern: str) -> list[Path]:
-    """The file of that very name, which may hold brackets, else those that the glob matches."""
-    if (place / pattern).is_file():
-        return [place / pattern]
-    return sorted(p for p in place.glob(pattern) if p.is_file())
-
-
-def data_places() -> list[Path]:
-    """Where relative data paths are looked up: RETUNE_DATA, RETUNE_HOME, the working folder."""
-    named = [os.environ.get("RETUNE_DATA"), os.environ.get("RETUNE_HOME")]
-    return [Path(name) for name in named if name] + [Path.cwd()]
+    @model_validator(mode="after")
+    def _explained(self) -> Self:
+        if self.version > 1 and not self.reason:
+            raise ValueError(
+                f"version {self.version} needs a `reason`: scores before and after a change of the "
+                "golden set cannot be compared"
+            )
+        return self

@@ -1,76 +1,99 @@
-"""Row -> Example by a source's column mapping; a row that does not fit says which field and why."""
+"""Row -> examples by a source's shape; a row that does not fit says which field and why.
+
+Each row becomes examples, a ``BadRow`` for the quarantine, or an ``Excluded``: something readable
+that is no example, such as a skipped annotation or an answer that its user rejected. All three are
+counted, so that every row can be accounted for.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from tasks.artifacts import TaskConfig
-from tasks.errors import ConfigError, DataError
-from tasks.example import Example, Message, content_id
-from tasks.ingest.config import ColumnMapping, SourceConfig
-from tasks.ingest.readers import BadRow, Row
+from tasks.errors import DataError
+from tasks.example import GENERAL, Example, Message, content_id
+from tasks.ingest import shapes
+from tasks.ingest.argilla import argilla
+from tasks.ingest.config import SourceConfig
+from tasks.ingest.draft import Draft, Left, Made
+from tasks.ingest.fields import FieldError, column, holds, is_template
+from tasks.ingest.gateway_log import gateway_log
+from tasks.ingest.label_studio import label_studio
+from tasks.ingest.labelbox import labelbox
+from tasks.ingest.rows import BadRow, Row
+from tasks.ingest.scale import scale
 
-# Templates come from a config and rows from outside: neither may reach Python's objects.
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-# Jinja's own tojson escapes <, > and & for HTML, which would teach the model \u0026.
-_ENVIRONMENT.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+_SHAPES: dict[str, Callable[[dict[str, Any], SourceConfig], Iterator[Made]]] = {
+    "columns": shapes.columns,
+    "chat": shapes.chat,
+    "prompt_completion": shapes.prompt_completion,
+    "alpaca": shapes.alpaca,
+    "sharegpt": shapes.sharegpt,
+    "label_studio": label_studio,
+    "argilla": argilla,
+    "labelbox": labelbox,
+    "scale": scale,
+    "gateway_log": gateway_log,
+}
+# Columns that a table of this shape must have where the config maps no others.
+_USUAL: dict[str, dict[str, str]] = {
+    "chat": {"messages": "messages"},
+    "prompt_completion": {"user": "prompt", "assistant": "completion"},
+    "alpaca": {"user": "instruction", "assistant": "output"},
+    "sharegpt": {"messages": "conversations"},
+}
+_NESTED = (".jsonl", ".ndjson", ".json")
 
-# What a row that does not fit its template raises while it is rendered.
-_ROW_ERRORS = (
-    TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
-    RecursionError,
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Something in a row that is left out on purpose, with a stable reason. Counted, not lost."""
+
+    file: str
+    line: int
+    reason: str
 
 
-class _FieldError(Exception):
-    def __init__(self, field: str, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        # It may quote the row, and a lone surrogate cannot be written to the quarantine.
-        self.detail = detail.encode("utf-8", "backslashreplace").decode()
-        self.field, self.reason = field, reason
+def to_examples(
+    row: Row, source: SourceConfig, task: TaskConfig
+) -> list[Example | BadRow | Excluded]:
+    """What the row makes: never nothing.
 
-
-def to_example(row: Row, source: SourceConfig, task: TaskConfig) -> Example | BadRow:
-    """The row as an example, its system turn from the task when it has none of its own."""
+    Of several annotators there may be several examples, and one ``Excluded`` for each annotation
+    that does not count. A row that does not fit is one ``BadRow`` as a whole.
+    """
     try:
-        messages = _messages(row.values, source.columns)
-        label = _optional_text(row.values, source.columns.label)
-        created_at = _time(row.values, source.columns.created_at)
-        group = _optional_text(row.values, source.columns.group)
-    except _FieldError as error:
-        return BadRow(row.file, row.line, error.field, error.reason, error.detail, row.raw)
-    identity = content_id(messages)
-    if task.system_prompt and not any(m.role == "system" for m in messages):
-        messages = [Message("system", task.system_prompt), *messages]
-    return Example(
-        id=identity,
-        messages=tuple(messages),
-        source=source.source,
-        group=group or identity,
-        created_at=created_at,
-        label=label,
-        meta={"file": row.file, "line": str(row.line)},
-    )
+        made = list(_SHAPES[source.shape](row.values, source))
+    except FieldError as error:
+        return [BadRow(row.file, row.line, error.field, error.reason, error.detail, row.raw)]
+    return [
+        Excluded(row.file, row.line, one.reason)
+        if isinstance(one, Left)
+        else _example(one, row, source, task)
+        for one in made
+    ]
 
 
 def check_columns(row: Row, source: SourceConfig) -> None:
     """Raises DataError when a mapped column is missing from the first row of a CSV or Parquet.
 
     There a missing column is a wrong mapping, not a bad row: saying it once, before reading
-    everything, is worth more than a quarantine full of the same sentence. Of JSON lines each has
-    its own columns.
+    everything, is worth more than a quarantine full of the same sentence. Of JSON each object has
+    its own columns, and an annotation tool's export is mapped by question.
     """
-    if source.format == "jsonl" or row.file.lower().endswith(".jsonl"):
+    if source.format in ("jsonl", "json") or _suffix(row.file) in _NESTED:
         return
-    plain = [c for c in source.columns.model_dump().values() if c and "{{" not in c]
-    missing = [column for column in [*plain, *source.where] if column not in row.values]
+    if source.shape not in ("columns", *_USUAL):
+        return
+    named = source.columns.model_dump(exclude_none=True)
+    mapped = {**_USUAL.get(source.shape, {}), **named}
+    if source.shape == "columns" and not {"messages", "user"} & set(named):
+        mapped["messages"] = "messages"
+    plain = [c for c in mapped.values() if not is_template(c)]
+    missing = [name for name in [*plain, *source.where] if not holds(row.values, name)]
     if missing:
         raise DataError(
             f"{row.file}: column {missing[0]!r} is mapped in the config but not in the file, "
@@ -80,100 +103,32 @@ def check_columns(row: Row, source: SourceConfig) -> None:
 
 def is_wanted(row: Row, source: SourceConfig) -> bool:
     """Whether the row has one of the values that ``where`` asks for."""
-    return all(row.values.get(column) in values for column, values in source.where.items())
+    return all(
+        holds(row.values, name) and column(row.values, name) in values
+        for name, values in source.where.items()
+    )
 
 
-def _messages(values: dict[str, Any], columns: ColumnMapping) -> list[Message]:
-    if columns.messages is None:
-        user = _text(values, columns.user or "")
-        return [Message("user", user), Message("assistant", _text(values, columns.assistant or ""))]
-    turns = _column(values, columns.messages)
-    if not isinstance(turns, Iterable) or isinstance(turns, str | dict):
-        detail = f"expected a list of messages, came {type(turns).__name__}"
-        raise _FieldError(columns.messages, "wrong_type", detail)
-    return [_message(turn, f"{columns.messages}[{i}]") for i, turn in enumerate(turns)]
+def _suffix(file: str) -> str:
+    """The ending of the file's name before that of its compression."""
+    name = PurePosixPath(file.lower())
+    return PurePosixPath(name.stem).suffix if name.suffix in (".gz", ".zst") else name.suffix
 
 
-def _message(turn: object, field: str) -> Message:
-    if not isinstance(turn, dict):
-        detail = f"expected an object with role and content, came {type(turn).__name__}"
-        raise _FieldError(field, "wrong_type", detail)
-    for key in ("role", "content"):
-        if key not in turn:
-            raise _FieldError(f"{field}.{key}", "missing_field", "expected a string, came nothing")
-        if not isinstance(turn[key], str):
-            detail = f"expected a string, came {type(turn[key]).__name__}"
-            raise _FieldError(f"{field}.{key}", "wrong_type", detail)
-    role, content = (_encodable(turn[key], f"{field}.{key}") for key in ("role", "content"))
-    return Message(role, content)
-
-
-def _text(values: dict[str, Any], column: str) -> str:
-    if "{{" in column:
-        return _encodable(_render(values, column), column)
-    value = _column(values, column)
-    if isinstance(value, dict | list):  # a structured answer given as an object
-        value = _as_json(value, column)
-    if not isinstance(value, str | int | float):
-        detail = f"expected text, came {type(value).__name__}"
-        raise _FieldError(column, "wrong_type", detail)
-    return _encodable(str(value), column)
-
-
-def _optional_text(values: dict[str, Any], column: str | None) -> str | None:
-    """None also for a row in which the column is empty: not every row has a group or a label."""
-    if column is None or ("{{" not in column and _column(values, column) in (None, "")):
-        return None
-    return _text(values, column)
-
-
-def _column(values: dict[str, Any], column: str) -> Any:
-    if column not in values:
-        detail = f"expected the column, came only {', '.join(map(str, values)) or 'nothing'}"
-        raise _FieldError(column, "missing_field", detail)
-    return values[column]
-
-
-def _render(values: dict[str, Any], template: str) -> str:
-    compiled = _compiled(template)
-    try:
-        return str(compiled.render(values))
-    except _ROW_ERRORS as error:
-        detail = f"expected columns that the template can render: {error}"
-        raise _FieldError(template, "template_failed", detail) from error
-
-
-@lru_cache(maxsize=64)
-def _compiled(template: str) -> Any:
-    try:
-        return _ENVIRONMENT.from_string(template)
-    except TemplateSyntaxError as error:
-        raise ConfigError(
-            f"The template {template!r} in a source's `columns` is not Jinja2: {error.message}"
-        ) from error
-
-
-def _as_json(value: object, column: str) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:  # deeper than Python can follow
-        raise _FieldError(column, "wrong_type", f"expected JSON-ready data: {error}") from error
-
-
-def _encodable(text: str, field: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _FieldError(field, "lone_surrogate", f"expected Unicode text: {error}") from error
-    return text
-
-
-def _time(values: dict[str, Any], column: str | None) -> datetime | None:
-    if column is None or (value := _column(values, column)) in (None, ""):
-        return None
-    try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError as error:
-        detail = f"expected an ISO 8601 time, came {value!r}"
-        raise _FieldError(column, "invalid_time", detail) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _example(draft: Draft, row: Row, source: SourceConfig, task: TaskConfig) -> Example:
+    """The draft as an example, its system turn from the task when it has none of its own."""
+    identity = content_id(draft.messages)
+    messages = draft.messages
+    is_own = not source.general  # a general instruction is not to be answered as the task's are
+    if is_own and task.system_prompt and not any(m.role == "system" for m in messages):
+        messages = [Message("system", task.system_prompt), *messages]
+    kind = {GENERAL: "yes"} if source.general else {}
+    return Example(
+        id=identity,
+        messages=tuple(messages),
+        source=source.source,
+        group=draft.group or identity,
+        created_at=draft.created_at,
+        label=draft.label,
+        meta={"file": row.file, "line": str(row.line), **draft.meta, **kind},
+    )

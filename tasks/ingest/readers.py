@@ -1,50 +1,40 @@
-"""Files and hub data sets -> rows, each with its file and line; what cannot be read says why.
+"""Files and data sets -> rows, each with its file and line; what cannot be read says why.
 
 Nothing is dropped here: a line is yielded either as a ``Row`` or as a ``BadRow`` that keeps the
-original bytes.
+original bytes (of a row above ``max_row_bytes`` the beginning; of UTF-16 or UTF-32 the same text in
+UTF-8). Blank lines and line ends are all that is skipped. One row is held at a time.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from tasks.artifacts import SourceFile
 from tasks.errors import ConfigError, DataError
 from tasks.ingest.config import SourceConfig
+from tasks.ingest.delimited import read_csv
+from tasks.ingest.files import find, local_copy
+from tasks.ingest.hub import read_hub, read_saved
+from tasks.ingest.json_array import read_json
+from tasks.ingest.jsonl import read_jsonl
+from tasks.ingest.parquet import MAGIC, read_parquet
+from tasks.ingest.rows import BadRow, Reason, Row
+from tasks.ingest.streams import FileStream
+from tasks.storage import file_digest
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "BadRow", "Reason", "Row", "check_version", "form_of", "read", "read_file",
+    "read_path",
+]  # fmt: skip
 
-Reason = str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row as it was read. ``line`` counts from 1 and is where the row begins."""
-
-    file: str
-    line: int
-    values: dict[str, Any]
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot become an example, with a stable reason and what was expected."""
-
-    file: str
-    line: int
-    field: str | None
-    reason: Reason
-    detail: str
-    raw: bytes
+_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd")
+_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
+_TEXT: dict[str, Callable[[str, Iterator[bytes], int], Iterator[Row | BadRow]]] = {
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "csv": read_csv,
+}
 
 
 def read(source: SourceConfig) -> Iterator[Row | BadRow]:
@@ -53,143 +43,69 @@ def read(source: SourceConfig) -> Iterator[Row | BadRow]:
     Raises MissingFileError when no file is found, DataError when a file is empty or not of its
     format as a whole.
     """
-    return _read_hub(source) if source.uses_hub() else _read_files(source)
+    for file in find(source):
+        yield from read_file(file, source)
 
 
-def _read_files(source: SourceConfig) -> Iterator[Row | BadRow]:
-    for name, path in source.files():
-        if path.stat().st_size == 0:
-            raise DataError(f"{name}: the file is empty. Remove it from the sources or fill it.")
-        yield from _reader(name, source)(name, path)
+def read_file(file: SourceFile, source: SourceConfig) -> Iterator[Row | BadRow]:
+    """All rows of one file or data set, in the version that was found."""
+    if file.kind == "hub":
+        yield from read_hub(file.name, file.place, source.max_row_bytes)
+    elif file.kind == "saved":
+        yield from read_saved(file.name, Path(file.place), source.max_row_bytes)
+    else:
+        with local_copy(file) as path:
+            yield from read_path(file, path, source)
 
 
-def _reader(name: str, source: SourceConfig) -> Callable[[str, Path], Iterator[Row | BadRow]]:
-    form = source.format if source.format != "auto" else Path(name).suffix.lstrip(".").lower()
-    readers = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
-    if form not in readers:
+def read_path(file: SourceFile, path: Path, source: SourceConfig) -> Iterator[Row | BadRow]:
+    """All rows of a file that is here, checked to be the one that was found."""
+    form = form_of(file, path, source)
+    if form == "parquet":
+        check_version(file, file_digest(path))
+        yield from read_parquet(file.name, path, source.max_row_bytes)
+        return
+    with FileStream(file.name, path, file.size) as stream:
+        yield from _TEXT[form](file.name, stream.text(), source.max_row_bytes)
+    check_version(file, stream.digest)
+
+
+def form_of(file: SourceFile, path: Path, source: SourceConfig) -> str:
+    """How the file is to be read: by what it is, then the source's ``format``, then its ending.
+
+    Raises DataError when it is empty, ConfigError when its form cannot be told.
+    """
+    if file.size == 0:
+        raise DataError(f"{file.name}: the file is empty. Remove it from the sources or fill it.")
+    ending = _ending(file.name)
+    if _is_parquet(path) or "parquet" in (source.format, ending if source.format == "auto" else ""):
+        return "parquet"
+    form = source.format if source.format != "auto" else _ENDINGS.get(f".{ending}", ending)
+    if form not in _TEXT:
         raise ConfigError(
-            f"{name}: expected a .jsonl, .csv or .parquet file, came {form!r}. "
+            f"{file.name}: expected a .jsonl, .json, .csv or .parquet file, came {form!r}. "
             "Name the form in the source's `format`."
         )
-    return readers[form]
+    return form
 
 
-def _read_jsonl(name: str, path: Path) -> Iterator[Row | BadRow]:
+def check_version(file: SourceFile, digest: str) -> None:
+    """Raises DataError when a file's bytes are not those that were found."""
+    if file.kind in ("local", "stored") and digest != file.digest:
+        raise DataError(f"{file.name}: the file was changed while it was read. Run again.")
+
+
+def _ending(name: str) -> str:
+    path = Path(name.lower())
+    if path.suffix in _COMPRESSED:
+        path = path.with_suffix("")
+    return path.suffix.lstrip(".")
+
+
+def _is_parquet(path: Path) -> bool:
+    """By the mark at both ends; at the beginning alone it may be the first column of a CSV."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if line.strip():
-                yield _parse_json(name, number, line.rstrip(b"\r\n"))
-
-
-def _parse_json(name: str, number: int, raw: bytes) -> Row | BadRow:
-    try:
-        values = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return BadRow(name, number, None, "invalid_utf8", f"expected UTF-8: {error}", raw)
-    except (ValueError, RecursionError) as error:  # also a number of more than 4,300 digits
-        return BadRow(name, number, None, "invalid_json", f"expected a JSON object: {error}", raw)
-    if not isinstance(values, dict):
-        detail = f"expected a JSON object, came {type(values).__name__}"
-        return BadRow(name, number, None, "not_an_object", detail, raw)
-    return Row(name, number, values, raw)
-
-
-def _read_csv(name: str, path: Path) -> Iterator[Row | BadRow]:
-    csv.field_size_limit(2**31 - 1)  # a long document in a cell is not an error
-    taken: list[str] = []
-    # Bytes that are not UTF-8 pass as surrogates, so that they spoil their own row alone.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = _records(name, csv.reader(_noting(file, taken), strict=True), taken)
-        _, header, _ = next(records, (0, [], b""))
-        if not header or len(set(header)) < len(header):
-            raise DataError(
-                f"{name}: expected a first line of distinct column names, came {header}. Correct "
-                "the file's header."
-            )
-        for line, cells, raw in records:
-            yield _pair(name, line, header, cells, raw)
-
-
-def _records(name: str, reader: Any, taken: list[str]) -> Iterator[tuple[int, list[str], bytes]]:
-    """(line where it begins, cells, original bytes) of each record that is not blank."""
-    while True:
-        first = reader.line_num + 1
-        taken.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:  # an open quote may have swallowed any number of rows
-            raise DataError(
-                f"{name}:{first}: expected a CSV record, came {error}. Double the quotes inside a "
-                "quoted cell, and close it."
-            ) from error
-        if cells:
-            yield first, cells, "".join(taken).rstrip("\r\n").encode("utf-8", "surrogateescape")
-
-
-def _noting(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each also put into ``taken``: what the CSV reader used for its next record."""
-    for line in lines:
-        taken.append(line)
-        yield line
-
-
-def _pair(name: str, line: int, header: list[str], cells: list[str], raw: bytes) -> Row | BadRow:
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return BadRow(name, line, None, "invalid_utf8", f"expected UTF-8: {error}", raw)
-    if len(cells) != len(header):
-        detail = f"expected {len(header)} cells ({', '.join(header)}), came {len(cells)}"
-        return BadRow(name, line, None, "wrong_number_of_cells", detail, raw)
-    return Row(name, line, dict(zip(header, cells, strict=True)), raw)
-
-
-def _read_parquet(name: str, path: Path) -> Iterator[Row | BadRow]:
-    try:
-        batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
-        yield from _numbered(name, (row for batch in batches for row in batch.to_pylist()))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{name}: expected a Parquet file, came {error}. Write the file anew."
-        ) from error
-
-
-def _read_hub(source: SourceConfig) -> Iterator[Row | BadRow]:
-    """A hub data set, or its stand-in files when the hub cannot be reached."""
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        rows = datasets.load_dataset(
-            source.hub, split=source.hub_split, revision=source.hub_revision
-        )
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
-        if source.path is None:
-            raise DataError(
-                f"Data set {source.hub!r}: the hub did not give it ({error}). Give a file as "
-                "`path` beside `hub`, or set HF_HUB_OFFLINE=0 on a machine with internet."
-            ) from error
-        logger.warning(
-            "the hub did not give %s (%s); reading %s instead", source.hub, error, source.path
-        )
-        yield from _read_files(source)
-        return
-    named = [_with_label_names(rows.features, row) for row in rows]
-    yield from _numbered(f"hub:{source.hub}", iter(named))
-
-
-def _with_label_names(features: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """Class labels by name: the hub stores their numbers."""
-    return {
-        key: features[key].int2str(value) if hasattr(features[key], "int2str") else value
-        for key, value in row.items()
-    }
-
-
-def _numbered(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[Row]:
-    for number, values in enumerate(rows, start=1):
-        raw = json.dumps(values, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
-        yield Row(name, number, values, raw)
+        if file.read(len(MAGIC)) != MAGIC:
+            return False
+        file.seek(-len(MAGIC), 2)
+        return file.read() == MAGIC

@@ -1,89 +1,81 @@
-"""Sources -> ``examples.parquet`` and ``quarantine.parquet``; the golden set, strictly."""
+"""Sources -> one snapshot, of parts known or read anew; the golden set, strictly."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import TaskConfig
+from tasks.artifacts import SourceFile, TaskConfig
 from tasks.errors import DataError, GoldenSetChangedError
 from tasks.example import Example, to_table
+from tasks.ingest.assemble import SnapshotCounts, SourceParts, assemble, least_ids
 from tasks.ingest.config import GoldenConfig, IngestConfig, SourceConfig
-from tasks.ingest.mapping import check_columns, is_wanted, to_example
-from tasks.ingest.readers import BadRow, Row, read
+from tasks.ingest.examples import batches_of, examples_of
+from tasks.ingest.files import find, local_copy
+from tasks.ingest.parts import QUARANTINE, Keep, Parts
+from tasks.ingest.readers import read_file
+from tasks.ingest.rows import BadRow
 from tasks.objects import Store
-from tasks.storage import digest_of, file_digest
+from tasks.storage import digest_of, file_digest, scratch
 
 logger = logging.getLogger(__name__)
 
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("file", pa.string()),
-        ("line", pa.int64()),
-        ("field", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("raw", pa.binary()),
-    ]
-)
 
-
-@dataclass(frozen=True, slots=True)
-class SnapshotCounts:
-    """How many rows were read, by source, and how many could not be."""
-
-    num_read: int
-    num_quarantined: int
-    by_source: dict[str, int]
-
-
-def write_snapshot(config: IngestConfig, task: TaskConfig, folder: Path) -> SnapshotCounts:
-    """Read every source into ``folder``.
+def write_snapshot(
+    files: Sequence[Sequence[SourceFile]],
+    config: IngestConfig,
+    parts: Parts,
+    folder: Path,
+    keep: Keep | None = None,
+    keep_quarantined: Keep | None = None,
+) -> SnapshotCounts:
+    """Read the files of every source into ``folder``; those known from earlier runs are not read.
 
     Raises DataError when nothing is readable or more than the configured share is not.
     """
-    examples: list[Example] = []
-    quarantined: list[BadRow] = []
-    for source in config.sources:
-        good, bad = read_source(source, task)
-        examples += good
-        quarantined += bad
-        name = source.path or source.hub
-        logger.info("ingest %s: %d rows, %d quarantined", name, len(good), len(bad))
-    pq.write_table(to_table(examples), folder / "examples.parquet")
-    rows = [asdict(row) for row in quarantined]
-    pq.write_table(pa.Table.from_pylist(rows, QUARANTINE_SCHEMA), folder / "quarantine.parquet")
-    _check_share(len(examples), quarantined, config.max_quarantined_share)
-    by_source = dict(Counter(e.source for e in examples))
-    return SnapshotCounts(len(examples) + len(quarantined), len(quarantined), by_source)
+    with scratch() as making:
+        sources = []
+        for source, found in zip(config.sources, files, strict=True):
+            made = [parts.of(file, source, making) for file in found]
+            num_new, num_rows = (sum(getattr(p, n) for p in made) for n in ("num_new", "num_rows"))
+            logger.info(
+                "ingest %s: %d rows read anew, %d known from earlier runs",
+                source.path or source.hub or found[0].name, num_new, num_rows - num_new,
+            )  # fmt: skip
+            sources.append(SourceParts(made, source.limit))
+        counts = assemble(sources, folder, keep, keep_quarantined)
+    _check_share(counts, folder, config.max_quarantined_share)
+    return counts
 
 
-def read_source(source: SourceConfig, task: TaskConfig) -> tuple[list[Example], list[BadRow]]:
-    """The examples of one source and the rows that did not become one."""
+def read_source(
+    source: SourceConfig, task: TaskConfig, files: Sequence[SourceFile] | None = None
+) -> tuple[list[Example], list[BadRow]]:
+    """The examples of one small source, and the rows that did not become one, all in memory."""
     good: list[Example] = []
     bad: list[BadRow] = []
-    for row in _with_columns_checked(read(source), source):
-        if isinstance(row, Row) and not is_wanted(row, source):
-            continue
-        made = row if isinstance(row, BadRow) else to_example(row, source, task)
-        if isinstance(made, BadRow):
-            bad.append(made)
-        else:
-            good.append(made)
-    return _limited(good, source.limit), bad
+    for file in find(source) if files is None else files:
+        for batch in batches_of(examples_of(read_file(file, source), source, task)):
+            good += batch.examples
+            bad += batch.quarantined
+    if source.limit is not None and len(good) > source.limit:
+        good = [good[place] for place in least_ids([to_table(good)], source.limit)]
+    return good, bad
 
 
-def read_golden(config: GoldenConfig, task: TaskConfig) -> list[Example]:
+def read_golden(
+    config: GoldenConfig, task: TaskConfig, files: Sequence[SourceFile] | None = None
+) -> list[Example]:
     """The golden rows; raises DataError for any row that is unreadable, repeated or unanswered."""
-    _check_file(config)
-    examples, bad = read_source(config.source, task)
+    files = find(config.source) if files is None else files
+    _check_file(config, files)
+    examples, bad = read_source(config.source, task, files)
     if bad:
         first = bad[0]
         raise DataError(
@@ -114,25 +106,27 @@ def rows_digest(examples: list[Example]) -> str:
 def lock(store: Store, model: str, config: GoldenConfig, digest: str) -> None:
     """Lock the golden set under its name and version, or check it against the lock.
 
-    The lock is written once, with If-None-Match. Raises GoldenSetChangedError when the rows differ
-    from those that were locked.
+    The lock is written once, with If-None-Match, and tells when and why. Raises
+    GoldenSetChangedError when the rows differ from those that were locked.
     """
     key = f"golden/{model}/{config.name}-v{config.version}.lock.json"
-    store.put_bytes(key, json.dumps({"rows_digest": digest}).encode(), if_absent=True)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    made = {"rows_digest": digest, "date": date, "reason": config.reason}
+    store.put_bytes(key, json.dumps(made).encode(), if_absent=True)
     locked = json.loads(store.get_bytes(key))["rows_digest"]
     if locked != digest:
         raise GoldenSetChangedError(
             f"Golden set {config.name!r} version {config.version} was locked with digest "
             f"{locked[:12]}, the file now has {digest[:12]}. Restore the file, or, if the change "
-            f"is meant, set golden.version to {config.version + 1}: scores before and after "
-            "cannot be compared."
+            f"is meant, set golden.version to {config.version + 1} and golden.reason: scores "
+            "before and after cannot be compared."
         )
 
 
-def _check_file(config: GoldenConfig) -> None:
+def _check_file(config: GoldenConfig, files: Sequence[SourceFile]) -> None:
     if config.sha256 is None:
         return
-    found = [file_digest(path) for _, path in config.source.files()]
+    found = [_sha256(file) for file in files]
     if found != [config.sha256]:
         raise GoldenSetChangedError(
             f"Golden set {config.name!r}: expected one file with SHA-256 {config.sha256[:12]}, "
@@ -141,40 +135,23 @@ def _check_file(config: GoldenConfig) -> None:
         )
 
 
-def _with_columns_checked(
-    rows: Iterator[Row | BadRow], source: SourceConfig
-) -> Iterator[Row | BadRow]:
-    checked: set[str] = set()
-    for row in rows:
-        if isinstance(row, Row) and row.file not in checked:
-            checked.add(row.file)
-            check_columns(row, source)
-        yield row
+def _sha256(file: SourceFile) -> str:
+    if file.kind != "s3":
+        return file.digest
+    with local_copy(file) as path:
+        return file_digest(path)
 
 
-def _limited(examples: list[Example], limit: int | None) -> list[Example]:
-    """The ``limit`` examples of least id: a sample that does not depend on the files' order."""
-    if limit is None or len(examples) <= limit:
-        return examples
-
-    def key(index: int) -> tuple[str, list[str], str]:
-        example = examples[index]
-        return example.id, [m.content for m in example.messages], example.group
-
-    kept = sorted(sorted(range(len(examples)), key=key)[:limit])
-    return [examples[index] for index in kept]
-
-
-def _check_share(num_good: int, quarantined: list[BadRow], share: float) -> None:
-    total = num_good + len(quarantined)
+def _check_share(counts: SnapshotCounts, folder: Path, share: float) -> None:
+    bad, total = counts.num_quarantined, counts.num_read
     if total == 0:
         raise DataError("The sources hold no rows. Check `path`, `where` and `limit`.")
-    if len(quarantined) > share * total:
-        counts = Counter(row.reason for row in quarantined)
-        first = quarantined[0]
+    if bad > share * total:
+        with pq.ParquetFile(folder / QUARANTINE) as quarantine:
+            first = next(quarantine.iter_batches(batch_size=1)).to_pylist()[0]
         raise DataError(
-            f"{len(quarantined)} of {total} rows cannot be read, more than the allowed share of "
-            f"{share:g} ({', '.join(f'{r}: {n}' for r, n in counts.most_common())}). First: "
-            f"{first.file}:{first.line} {first.field or ''}: {first.detail}. Mend the rows or "
-            "raise ingest.max_quarantined_share."
+            f"{bad} of {total} rows cannot be read, more than the allowed share of {share:g} "
+            f"({', '.join(f'{r}: {n}' for r, n in counts.by_reason.items())}). First: "
+            f"{first['file']}:{first['line']} {first['field'] or ''}: {first['detail']}. Mend the "
+            "rows or raise ingest.max_quarantined_share."
         )
