@@ -1,0 +1,67 @@
+"""Looks at a golden set: which model was evaluated on it, and when. Append-only.
+
+Each candidate that is chosen by its score on the same rows fits them a little better by chance:
+after many looks the scores flatter (adaptive overfitting; Dwork et al., Science 349, 2015). The
+count says when a new set is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from tasks.artifacts import Contestant, GoldenSet, Record
+from tasks.objects import Store
+
+
+class Look(Record):
+    """One evaluation on one version of a golden set."""
+
+    date: datetime
+    flow_run_id: str | None
+    role: str
+    adapter_digest: str | None
+    base_model: str
+    rows_digest: str
+
+
+class LookCount(NamedTuple):
+    """How often a version was looked at, and by how many different models."""
+
+    looks: int
+    models: int
+
+
+def log_look(
+    store: Store, golden: GoldenSet, contestant: Contestant, flow_run_id: str | None
+) -> None:
+    """Write down that a contestant answers the golden rows now."""
+    look = Look(
+        date=datetime.now(UTC),
+        flow_run_id=flow_run_id,
+        role=contestant.role,
+        adapter_digest=contestant.adapter_digest,
+        base_model=contestant.base_model.id,
+        rows_digest=golden.rows_digest,
+    )
+    model = (contestant.adapter_digest or contestant.base_model.digest)[:12]
+    folder = _folder(golden.model, golden.name, golden.version)
+    key = f"{folder}{look.date.strftime('%Y%m%dT%H%M%S.%fZ')}-{model}.json"
+    store.put_bytes(key, look.model_dump_json(indent=1).encode(), if_absent=True)
+
+
+def looks(store: Store, model: str, name: str, version: int) -> Iterator[Look]:
+    """Every look at one version of a golden set, the oldest first."""
+    for key in sorted(store.keys_under(_folder(model, name, version))):
+        yield Look.model_validate_json(store.get_bytes(key))
+
+
+def count_looks(store: Store, golden: GoldenSet) -> LookCount:
+    """Read off the keys alone: cheap enough for every report."""
+    keys = list(store.keys_under(_folder(golden.model, golden.name, golden.version)))
+    return LookCount(len(keys), len({key.rsplit("-", 1)[-1] for key in keys}))
+
+
+def _folder(model: str, name: str, version: int) -> str:
+    return f"golden/{model}/{name}-v{version}/looks/"
