@@ -1,0 +1,1 @@
+"""Synthesize: new examples from human seeds, judged, deduplicated and measured for diversity."""
