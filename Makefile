@@ -22,10 +22,10 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run test up down status bench lint lock clean
+.PHONY: help setup run synthesize forget golden test up down status bench lint lock clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMPS)/packages ## install everything into .venv and prepare the base model
 	@$(BIN)/python -m deployments.prepare_model
@@ -33,6 +33,16 @@ setup: $(STAMPS)/packages ## install everything into .venv and prepare the base 
 run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml]
 	@$(BIN)/python -m deployments.stack up
 	@$(BIN)/python -m deployments.start $(CONFIG)
+
+synthesize: setup ## write examples from human seeds [CONFIG=deployments/configs/sample-synthesize.yaml]
+	@$(BIN)/python -m deployments.stack up
+	@$(BIN)/python -m deployments.start synthesize $(if $(filter file,$(origin CONFIG)),\
+	  deployments/configs/sample-synthesize.yaml,$(CONFIG))
+
+forget: setup ## find what holds a person [WHO=FILE REASON=TICKET, then APPLY=1, ERASE=1; MODEL=NAME]
+	@$(BIN)/python -m deployments.stack up
+	@$(BIN)/python -m deployments.forget "$(WHO)" "$(REASON)" $(if $(MODEL),--model "$(MODEL)") \
+	  $(if $(APPLY),--apply) $(if $(ERASE),--erase)
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint
@@ -48,6 +58,9 @@ down: ## stop the local stack
 
 status: ## say what of the local stack runs
 	@$(BIN)/python -m deployments.stack status
+
+golden: setup ## propose, lock or log the golden set [STEP=propose|lock|log] [REASON="..."]
+	@$(BIN)/python -m deployments.golden $(or $(STEP),propose) $(CONFIG) $(if $(REASON),--reason "$(REASON)")
 
 bench: setup ## measure [B=NAME: dedup, pii, train-cpu, overhead, ...]
 	@$(BIN)/python -m tests.benchmarks $(B)

@@ -27,12 +27,13 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deployments import environment, processes
-from flows.config import load_config
+from flows.config import SynthesisConfig, load_config, read_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
 _POOL = "cpu"
 _QUEUE = "retrain"
 _BLOCK = "retune"
+_SYNTHESIS = environment.home() / "deployments" / "configs" / "sample-synthesize.yaml"
 # Standard mode waits up to 20 s between attempts: ten bridge a restart of S3.
 _S3_CONFIG = {
     "retries": {"mode": "standard", "total_max_attempts": 10},
@@ -111,9 +112,14 @@ def _deploy() -> None:
     """``prefect deploy`` for the committed file, completed with what only a config file knows."""
     source = environment.home() / "deployments" / "prefect.yaml"
     document = yaml.safe_load(source.read_text(encoding="utf-8"))
-    parameters = {"config": load_config(weekly_config()).model_dump(mode="json")}
+    configs = {
+        "flows.retrain:retrain": load_config(weekly_config()),
+        "flows.synthesize:synthesize": read_config(_SYNTHESIS, SynthesisConfig),
+    }
+    parameters = {key: {"config": c.model_dump(mode="json")} for key, c in configs.items()}
     for deployment in document["deployments"]:
-        deployment["parameters"] = parameters
+        if deployment["entrypoint"] in parameters:
+            deployment["parameters"] = parameters[deployment["entrypoint"]]
     complete = environment.local() / "prefect" / "prefect.yaml"
     complete.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(complete)]

@@ -1,9 +1,9 @@
-"""The one parameter of the retrain flow: what a YAML file and the form in the Prefect UI fill."""
+"""The one parameter of each flow: what a YAML file and the form in the Prefect UI fill."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -18,11 +18,12 @@ from tasks.gate.config import GateConfig
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.report.config import ReportConfig
 from tasks.storage import digest_of
+from tasks.synthesize.config import SynthesizeConfig
 from tasks.train.config import TrainConfig
 
 
-class RetrainConfig(Record):
-    """Everything that decides a retrain run, one section a stage."""
+class _FlowConfig(Record):
+    """What all flows over examples share."""
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$",
@@ -33,11 +34,6 @@ class RetrainConfig(Record):
     ingest: IngestConfig = Field(description="Where raw examples come from")
     golden: GoldenConfig = Field(description="The rows that decide; never trained on")
     clean: CleanConfig = Field(CleanConfig(), description="Which rows can be trusted")
-    format: FormatConfig = Field(FormatConfig(), description="How rows become tokens")
-    train: TrainConfig = Field(TrainConfig(), description="How the adapter is trained")
-    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
-    gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
-    report: ReportConfig = Field(ReportConfig(), description="What the page shows")
 
     @property
     def digest(self) -> str:
@@ -49,8 +45,32 @@ class RetrainConfig(Record):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class RetrainConfig(_FlowConfig):
+    """Everything that decides a retrain run, one section a stage."""
+
+    format: FormatConfig = Field(FormatConfig(), description="How rows become tokens")
+    train: TrainConfig = Field(TrainConfig(), description="How the adapter is trained")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
+    gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
+    report: ReportConfig = Field(ReportConfig(), description="What the page shows")
+
+
+class SynthesisConfig(_FlowConfig):
+    """Everything that decides a run of synthesis; its rows are published under ``name``."""
+
+    synthesize: SynthesizeConfig = Field(description="How examples are written and chosen")
+
+
+C = TypeVar("C", bound=_FlowConfig)
+
+
 def load_config(path: Path) -> RetrainConfig:
-    """The configuration in a YAML file.
+    """The configuration of a retrain run in a YAML file; raises as ``read_config`` does."""
+    return read_config(path, RetrainConfig)
+
+
+def read_config(path: Path, model: type[C]) -> C:
+    """The configuration of a flow in a YAML file.
 
     Raises MissingFileError when there is no such file, ConfigError with every wrong field, what was
     expected and what came.
@@ -68,7 +88,7 @@ def load_config(path: Path) -> RetrainConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, came {type(values).__name__}.")
     try:
-        return RetrainConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         lines = [_describe(detail) for detail in error.errors(include_url=False)]
         raise ConfigError(f"{path}:\n  " + "\n  ".join(lines)) from error

@@ -12,7 +12,7 @@ from prefect.flows import Flow
 from prefect.runtime import flow_run as current
 from pydantic import ValidationError
 
-from flows.config import RetrainConfig
+from flows.config import RetrainConfig, SynthesisConfig
 from tasks.artifacts import CleanDataset, Lineage, StageRun
 from tasks.report.summary import RunInfo
 from tasks.report.task import report_failure
@@ -22,7 +22,9 @@ from tasks.stage import code_digest, stage_runs, stage_runs_of
 def run_name() -> str:
     """What the run is for and when it was to start: ``support-tickets 2026-01-05 03:00``."""
     config = (current.get_parameters() or {}).get("config")
-    name = config.name if isinstance(config, RetrainConfig) else (config or {}).get("name", "?")
+    if isinstance(config, RetrainConfig | SynthesisConfig):
+        config = {"name": config.name}
+    name = (config or {}).get("name", "?")
     return f"{name} {current.get_scheduled_start_time():%Y-%m-%d %H:%M}"
 
 

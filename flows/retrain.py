@@ -11,11 +11,11 @@ from flows.config import RetrainConfig
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
 from tasks.artifacts import Contestant, RunSummary
 from tasks.base_model import pin
-from tasks.clean.task import clean
+from tasks.clean.task import clean, measure_drift
 from tasks.evaluate.task import evaluate, generate_answers
 from tasks.format.task import format_dataset
 from tasks.gate.task import gate
-from tasks.ingest.task import ingest, lock_golden
+from tasks.ingest.task import find_sources, ingest, lock_golden
 from tasks.registry.task import find_champion, promote
 from tasks.report.summary import RunRecords
 from tasks.report.task import report
@@ -36,9 +36,11 @@ def retrain(config: RetrainConfig) -> RunSummary:
     """Clean the data, fine-tune on it, and promote the result only on evidence."""
     base_model = pin(config.base_model)
 
-    raw = ingest(config.ingest, config.task)
-    golden = lock_golden(config.golden, config.task, config.name)
-    dataset = clean(raw, golden, config.clean, config.task)
+    sources = find_sources(config.ingest, config.golden)
+    raw = ingest(sources.rows, config.ingest, config.task)
+    golden = lock_golden(sources.golden, config.golden, config.task, config.name)
+    dataset = clean(raw, golden, base_model, config.clean, config.task)
+    drift = measure_drift(dataset, config.name)
     formatted = format_dataset(dataset, base_model, config.format)
     adapter = train(formatted, config.train, config.name)
 
@@ -55,6 +57,7 @@ def retrain(config: RetrainConfig) -> RunSummary:
     records = RunRecords(
         raw=raw,
         dataset=dataset,
+        drift=drift,
         golden=golden,
         formatted=formatted,
         adapter=adapter,

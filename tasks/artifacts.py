@@ -68,16 +68,49 @@ class Artifact(Record):
         return self.digest
 
 
+class SourceFile(Record):
+    """One file, bucket object or data set as it was found; ``digest`` pins the version.
+
+    ``digest`` is a file's SHA-256, an object's ETag, or a data set's commit and split. ``place`` is
+    where it lies now, on this machine or elsewhere: it may differ and the rows be the same.
+    """
+
+    kind: Literal["local", "s3", "stored", "saved", "hub"]
+    name: str
+    place: str
+    digest: str
+    size: int = 0
+
+    def fingerprint(self) -> object:
+        return [self.name, self.digest]
+
+
+class Sources(Record):
+    """Every file of a run: of each source in the order of the config, and of the golden set."""
+
+    rows: tuple[tuple[SourceFile, ...], ...]
+    golden: tuple[SourceFile, ...]
+
+
 class RawSnapshot(Artifact):
-    """What was read from all sources: ``examples.parquet`` and ``quarantine.parquet``."""
+    """What was read: ``examples.parquet``, ``quarantine.parquet`` and ``excluded.parquet``.
+
+    The last names what a source leaves out on purpose, such as skipped annotations. ``num_new`` is
+    how many rows were read anew for it, the others being known from earlier runs.
+    """
 
     num_quarantined: int
+    num_quarantined_by_reason: dict[str, int] = {}
+    num_excluded_by_reason: dict[str, int] = {}
     num_by_source: dict[str, int]
+    num_new: int = 0
+    num_forgotten: int = Field(0, description="Rows that a tombstone kept out")
 
 
 class GoldenSet(Artifact):
-    """The locked rows that decide: ``examples.parquet``. Never trained on."""
+    """The locked rows that decide about ``model``: ``examples.parquet``. Never trained on."""
 
+    model: str
     name: str
     version: int
     rows_digest: str
@@ -87,14 +120,43 @@ class CleanDataset(Artifact):
     """The rows that survived, with their ``split``: ``examples.parquet`` and ``rejected.parquet``.
 
     ``num_rejected`` counts by reason, in the order of the checks; ``num_redacted`` counts the
-    personal data found, by entity.
+    personal data found, by entity; ``num_review`` the rows in ``review.json``, by kind.
+    ``cautions`` are sentences for whoever decides, by a stable name.
     """
 
     num_train: int
     num_validation: int
     num_test: int
+    num_holdout: int = 0
     num_rejected: dict[str, int]
     num_redacted: dict[str, int]
+    num_review: dict[str, int] = {}
+    cautions: dict[str, str] = {}
+
+
+class DriftReport(Artifact):
+    """How this week's rows differ from the week's before: ``drift.json``; only aggregates."""
+
+    cautions: dict[str, str] = {}
+
+
+class SyntheticSet(Artifact):
+    """Generated rows: ``examples.jsonl``, ``rejected.jsonl`` with reasons and ``stats.json``.
+
+    ``num_in`` counts the seeds, ``num_out`` the rows that are used; ``num_leaked`` those among the
+    rejected that were too close to golden or held-out rows. ``prompt`` is the prompt's name and
+    version.
+    """
+
+    prompt: str
+    prompt_digest: str
+    num_generated: int
+    num_rejected: dict[str, int]
+    num_leaked: int
+    num_failed_calls: dict[str, int]
+    spent_usd: float
+    status: Literal["completed", "budget_reached"]
+    diversity: Literal["diverse", "collapsed", "too_few"]
 
 
 class BaseModelRef(Record):
@@ -137,6 +199,7 @@ class Adapter(Artifact):
     validation_loss: float
     tokens_per_second: float
     seconds: float
+    cautions: dict[str, str] = {}
 
     def fingerprint(self) -> object:
         return {"base": self.base_model.digest, "adapter": self.adapter_digest}
@@ -295,5 +358,8 @@ class RunSummary(Record):
     judge: str = ""
     seconds: float = 0.0
     overhead_seconds: float = 0.0
+    cautions: dict[str, str] = Field(
+        {}, description="What whoever decides should know, by a stable name"
+    )
     report: str | None = None
     report_uri: str | None = None

@@ -15,6 +15,7 @@ import pyarrow as pa
 Role = Literal["system", "user", "assistant", "tool"]
 Source = Literal["human", "annotation", "production", "synthetic", "hub"]
 ROLES: tuple[str, ...] = get_args(Role)
+GENERAL = "general"  # key in the meta of general instructions, with the value "yes"
 
 SCHEMA = pa.schema(
     [

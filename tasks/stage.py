@@ -35,7 +35,10 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 # Changing these changes what a stage may produce; stage.py only decides when it runs.
-_FLOOR = ("artifacts", "base_model", "errors", "example", "objects", "scores", "storage")
+_FLOOR = (
+    *("artifacts", "base_model", "errors", "example", "objects", "scores", "storage"),
+    *("embeddings", "tombstones", "words", "words_kernel"),
+)
 _SHARED = tuple(f"{name}.py" for name in _FLOOR)
 # What stages say of their progress is meant to be seen; a worker's root logger stops at WARNING.
 logging.getLogger("tasks").setLevel(logging.INFO)

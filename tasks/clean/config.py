@@ -6,8 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.artifacts import Record
+from tasks.artifacts import Record, fingerprint
+from tasks.batches import BatchConfig
+from tasks.embeddings import EmbeddingConfig
 from tasks.example import Source
+from tasks.grading import CRITERIA
 
 
 class UnicodeConfig(Record):
@@ -81,13 +84,14 @@ class PiiConfig(Record):
 
 
 class GibberishConfig(Record):
-    """Texts whose letters follow each other as in no other row."""
+    """Texts whose letters follow each other as in no other row of their script, and at random."""
 
     enabled: bool = Field(True, description="Reject gibberish")
     max_deviations: float = Field(
         8.0,
         gt=0,
-        description="Reject above the median surprise by this many median absolute deviations",
+        description="Reject above the median surprise by this many median absolute deviations, "
+        "where the order of the letters tells nothing",
     )
     min_characters: int = Field(
         20, ge=1, description="Shorter texts are not judged: too little evidence"
@@ -101,10 +105,14 @@ class PerplexityConfig(Record):
         False, description="Ask the base model too; on a CPU about seven rows a second"
     )
     borderline_deviations: float = Field(
-        4.0, gt=0, description="Rows above this many deviations are borderline"
+        4.0,
+        gt=0,
+        description="Rows between this many deviations and gibberish.max_deviations are borderline",
     )
     max_rows: int = Field(2000, ge=1, description="Score at most this many, the strangest first")
-    max_perplexity: float = Field(1000.0, gt=1, description="Reject above it")
+    max_bits_per_character: float = Field(
+        4.0, gt=0, description="Reject above it; fluent text has one to three"
+    )
 
 
 class QualityConfig(Record):
@@ -128,8 +136,25 @@ class QualityConfig(Record):
         "this many robust standard deviations of the log-length",
     )
     max_repeated_share: float = Field(
-        0.5, gt=0, le=1, description="Share of an answer's words that repeated 4-grams may cover"
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of an answer's words that repeated 4-grams may cover; 1 allows all",
     )
+
+    @model_validator(mode="after")
+    def _has_borderline(self) -> Self:
+        if not self.perplexity.enabled:
+            return self
+        if not self.gibberish.enabled:
+            raise ValueError("perplexity judges what gibberish finds borderline: enable gibberish")
+        if self.perplexity.borderline_deviations >= self.gibberish.max_deviations:
+            raise ValueError(
+                "perplexity.borderline_deviations must be below gibberish.max_deviations "
+                f"({self.gibberish.max_deviations:g}), came "
+                f"{self.perplexity.borderline_deviations:g}"
+            )
+        return self
 
 
 class LabelConfig(Record):
@@ -158,21 +183,22 @@ class JudgeFilterConfig(Record):
     """A language model grades each row by Message Batches; off unless asked for."""
 
     enabled: bool = Field(False, description="Grade rows with a judge and reject the bad ones")
-    model: str = Field("claude-haiku-4-5", description="Model of the Messages API")
+    model: str = Field("claude-haiku-4-5", min_length=1, description="Model of the Messages API")
     min_score: int = Field(3, ge=1, le=5, description="Reject rows graded lower")
-    budget_usd: float = Field(5.0, gt=0, description="Stop sending when it is used up")
-    input_usd_per_million: float | None = Field(
-        None, gt=0, description="Price of a million input tokens by batch; needed when enabled"
+    criteria: str = Field(
+        CRITERIA, min_length=1, description="What each grade from 1 to 5 stands for"
     )
-    output_usd_per_million: float | None = Field(
-        None, gt=0, description="Price of a million output tokens by batch; needed when enabled"
+    max_tokens: int = Field(256, ge=64, le=4096, description="Tokens of one grade")
+    batches: BatchConfig | None = Field(
+        None, description="Budget and prices of the model by batch; needed when enabled"
     )
 
     @model_validator(mode="after")
     def _priced(self) -> Self:
-        if self.enabled and None in (self.input_usd_per_million, self.output_usd_per_million):
+        if self.enabled and self.batches is None:
             raise ValueError(
-                "a judge with a budget needs input_usd_per_million and output_usd_per_million"
+                "a judge needs `batches` with budget_usd, input_usd_per_million and "
+                "output_usd_per_million"
             )
         return self
 
@@ -183,14 +209,26 @@ class DecontaminationConfig(Record):
     Held against the golden set, and against the test and holdout splits.
     """
 
-    jaccard: float = Field(0.5, gt=0, le=1, description="Similarity of shingles that is too close")
+    jaccard: float = Field(0.6, gt=0, le=1, description="Similarity of shingles that is too close")
     containment: float = Field(
-        0.8, gt=0, le=1, description="Share of a held-out row's shingles that is too much to hold"
+        0.8, gt=0, le=1, description="Share of one text's shingles that the other must not hold"
+    )
+    min_shingles: int = Field(
+        8,
+        ge=1,
+        description="Texts of fewer distinct shingles are never held, only equal or similar: a "
+        "greeting stands in many rows",
     )
     embeddings: bool = Field(
         True, description="Compare meanings too, with a small sentence-embedding model"
     )
+    embedding: EmbeddingConfig = Field(EmbeddingConfig(), description="That model")
     cosine: float = Field(0.95, gt=0, le=1, description="Similarity of meaning that is too close")
+
+    def fingerprint(self) -> object:
+        """Without the embedding model where it is not used: it may not even be there."""
+        fields = set(type(self).model_fields) - ({"embedding"} if not self.embeddings else set())
+        return {name: fingerprint(getattr(self, name)) for name in sorted(fields)}
 
 
 class SplitConfig(Record):
@@ -258,3 +296,9 @@ class CleanConfig(Record):
     split: SplitConfig = Field(SplitConfig(), description="Train, validation, test and holdout")
     mix: MixConfig = Field(MixConfig(), description="Shares by source")
     discard: DiscardConfig = Field(DiscardConfig(), description="How much is normally discarded")
+    min_train: int = Field(
+        100, ge=1, description="Refuse to go on with fewer training rows: a prompt does better"
+    )
+    allow: tuple[Literal["few_examples"], ...] = Field(
+        (), description="Refusals to override by name: few_examples goes on below min_train"
+    )

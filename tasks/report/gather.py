@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import CleanDataset, EvalReport, Role
+from tasks.artifacts import Artifact, EvalReport, Role
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
-from tasks.report.story import DataStory, Story, TrainingStory
+from tasks.report.story import CheckStory, DataStory, Story, TrainingStory
 from tasks.report.summary import RunRecords
 from tasks.scores import from_columns, reduce
 from tasks.storage import fetch
@@ -32,23 +32,47 @@ def gather(
 
 
 def _data(store: Store, records: RunRecords) -> DataStory:
-    dataset = records.dataset
+    dataset, formatted = records.dataset, records.formatted
     stats = _json(store, dataset, "stats.json")
-    formatted = records.formatted
+    checks = [_check(step, stats["samples"]) for step in stats["steps"]]
+    left = sum(formatted.num_rejected.values())
+    if left:
+        checks.append(
+            CheckStory(
+                name="format",
+                num_in=dataset.num_out,
+                num_out=dataset.num_out - left,
+                num_rejected=formatted.num_rejected,
+            )
+        )
     return DataStory(
-        num_by_source=records.raw.num_by_source,
-        num_quarantined=records.raw.num_quarantined,
-        steps=[(name, left) for name, left in stats["steps"]],
-        num_rejected={**dataset.num_rejected, **formatted.num_rejected},
-        num_redacted=dataset.num_redacted,
+        checks=checks,
+        num_quarantined=records.raw.num_quarantined_by_reason,
+        num_left_aside=records.raw.num_excluded_by_reason,
         splits={
             "train": formatted.num_train,
             "validation": formatted.num_validation,
             "test": dataset.num_test,
-            "golden": records.golden.num_out,
+            "holdout": dataset.num_holdout,
         },
-        samples=stats["samples"],
+        shares=stats["shares"],
+        num_review=dataset.num_review,
+        review=stats["review"],
+        drift=_drift(store, records),
     )
+
+
+def _check(step: dict[str, Any], samples: list[dict[str, str]]) -> CheckStory:
+    rejected = step["num_rejected"]
+    return CheckStory(**step, samples=[s for s in samples if s["reason"] in rejected])
+
+
+def _drift(store: Store, records: RunRecords) -> list[dict[str, Any]]:
+    drift = records.drift
+    if drift is None:
+        return []
+    shifts: list[dict[str, Any]] = _json(store, drift, "drift.json")["shifts"]
+    return shifts
 
 
 def _training(store: Store, records: RunRecords) -> TrainingStory:
@@ -100,7 +124,7 @@ def _answers(store: Store, report: EvalReport, primary: str) -> dict[str, dict[s
     return {row["id"]: {**row, "score": by_id.get(row["id"], 0.0)} for row in rows}
 
 
-def _json(store: Store, artifact: CleanDataset, name: str) -> dict[str, Any]:
+def _json(store: Store, artifact: Artifact, name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(
         (fetch(store, artifact.uri, artifact.digest) / name).read_text()
     )

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tasks.artifacts import MetricDifference, RunSummary, Score
 from tasks.report import plots, wording
 from tasks.report.marking import Marked, mark
-from tasks.report.story import VERDICTS, AnswerRow, DataStory, Story, TrainingStory
+from tasks.report.story import (
+    VERDICTS,
+    AnswerRow,
+    CheckStory,
+    DataStory,
+    Story,
+    TrainingStory,
+)
 
-__all__ = ["AnswerRow", "DataStory", "Story", "TrainingStory", "render_page"]
+__all__ = ["AnswerRow", "CheckStory", "DataStory", "Story", "TrainingStory", "render_page"]
 
 _MAX_TEXT_CHARACTERS = 1500
 _MAX_CONFIG_CHARACTERS = 50_000
@@ -165,10 +171,26 @@ def _tally(story: Story) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Check:
+    story: CheckStory
+    rejected: list[plots.Bar]
+    bars: list[plots.Bar]
+    histogram: plots.Histogram | None
+
+    @property
+    def share(self) -> float:
+        return 1 - self.story.num_out / self.story.num_in if self.story.num_in else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Data:
     panels: list[tuple[str, list[plots.Bar]]]
     waterfall: list[plots.Bar]
-    rejections: list[tuple[plots.Bar, Sequence[Mapping[str, str]]]]
+    checks: list[_Check]
+    shares: list[plots.ShareBar]
+    review: Sequence[Mapping[str, Any]]
+    num_review: int
+    drift: Sequence[Mapping[str, Any]]
 
 
 def _data(summary: RunSummary, story: Story) -> _Data | None:
@@ -177,20 +199,30 @@ def _data(summary: RunSummary, story: Story) -> _Data | None:
     data = story.data
     num_golden = summary.data.get("num_golden")
     splits = dict(data.splits) | ({"golden": num_golden} if num_golden is not None else {})
-    by_reason = {
-        reason: list(samples)
-        for reason, samples in groupby(
-            sorted(data.samples, key=lambda s: s.get("reason", "")), lambda s: s.get("reason", "")
-        )
-    }
+    panels = [
+        ("Rows by source", data.checks[0].bars if data.checks else {}),
+        ("Splits", splits),
+        ("Quarantined: could not be read", data.num_quarantined),
+        ("Left aside: not meant as examples", data.num_left_aside),
+        ("In the review queue", data.num_review),
+    ]
     return _Data(
-        panels=[
-            ("Rows by source", plots.bars(data.num_by_source)),
-            ("Splits", plots.bars(splits)),
-            ("Personal data redacted", plots.bars(data.num_redacted)),
-        ],
+        panels=[(title, plots.bars(counts)) for title, counts in panels if counts],
         waterfall=plots.waterfall(data),
-        rejections=[(bar, by_reason.get(bar.name, [])) for bar in plots.bars(data.num_rejected)],
+        checks=[_check(check) for check in data.checks[1:]],
+        shares=plots.share_bars(data.shares),
+        review=data.review,
+        num_review=sum(data.num_review.values()),
+        drift=data.drift,
+    )
+
+
+def _check(check: CheckStory) -> _Check:
+    return _Check(
+        story=check,
+        rejected=plots.bars(check.num_rejected),
+        bars=plots.bars({name: count for name, count in check.bars.items() if count}),
+        histogram=plots.histogram(check.histogram),
     )
 
 

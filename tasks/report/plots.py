@@ -62,6 +62,27 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """Bins of equal width, their heights and the limit's position in per cent."""
+
+    title: str
+    axis: Axis
+    heights: tuple[float, ...]
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShareBar:
+    """A share achieved and the band wanted, in per cent."""
+
+    name: str
+    achieved: float
+    low: float
+    high: float
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LossChart:
     """Two curves as SVG points with y downwards, and the chosen checkpoint."""
 
@@ -132,20 +153,52 @@ def bars(counts: Mapping[str, int]) -> list[Bar]:
 
 def waterfall(data: DataStory) -> list[Bar]:
     """The rows left after each check and those that it removed, over all rows found."""
-    steps = list(data.steps)
-    if not steps:
+    if not data.checks:
         return []
-    found = steps[0][1] + data.num_quarantined
-    before = [found, *(left for _, left in steps)]
-    return [
-        Bar(
-            name=name,
-            count=left,
-            width=100 * left / (found or 1),
-            num_removed=was - left,
-            removed_width=100 * (was - left) / (found or 1),
+    num_quarantined = sum(data.num_quarantined.values())
+    found = data.checks[0].num_out + num_quarantined
+    bars: list[Bar] = []
+    for check in data.checks:
+        removed = num_quarantined if not bars else check.num_in - check.num_out
+        bars.append(
+            Bar(
+                name=check.name,
+                count=check.num_out,
+                width=100 * check.num_out / (found or 1),
+                num_removed=removed,
+                removed_width=100 * removed / (found or 1),
+            )
         )
-        for was, (name, left) in zip(before, steps, strict=False)
+    return bars
+
+
+def histogram(values: Mapping[str, Any] | None) -> Histogram | None:
+    """The bins as heights in per cent, and the limit that decided where it lies among them."""
+    if not values or not values["counts"]:
+        return None
+    edges, counts, limit = values["edges"], values["counts"], values.get("limit")
+    low, high = float(edges[0]), float(edges[-1])
+    scale = axis(low, high, num_ticks=4)
+    most = max(counts) or 1
+    return Histogram(
+        title=str(values["title"]),
+        axis=scale,
+        heights=tuple(round(100 * count / most, 2) for count in counts),
+        limit=scale.at(limit) if limit is not None and scale.low <= limit <= scale.high else None,
+    )
+
+
+def share_bars(shares: Sequence[Mapping[str, Any]]) -> list[ShareBar]:
+    """Achieved shares over the band that is wanted, all in per cent of the training rows."""
+    return [
+        ShareBar(
+            name=str(share["name"]),
+            achieved=round(100 * share["achieved"], 1),
+            low=round(100 * share["low"], 1),
+            high=round(100 * share["high"], 1),
+            holds=share["low"] <= share["achieved"] <= share["high"],
+        )
+        for share in shares
     ]
 
 

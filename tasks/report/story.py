@@ -13,20 +13,40 @@ VERDICTS: tuple[Verdict, ...] = ("better", "worse", "unchanged")
 
 
 @dataclass(frozen=True, slots=True)
+class CheckStory:
+    """What one check did to the rows.
+
+    ``bars`` are counts under their names; ``histogram`` has title, edges, counts and limit;
+    ``samples`` are rejected rows as {reason, where, detail, text}.
+    """
+
+    name: str
+    num_in: int
+    num_out: int
+    num_rejected: Mapping[str, int] = field(default_factory=dict)
+    bars: Mapping[str, int] = field(default_factory=dict)
+    histogram: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+    samples: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DataStory:
     """Where the rows came from and what became of them.
 
-    ``steps`` holds the rows left after each check, the first being the rows read. ``samples`` are
-    rejected rows as {reason, where, detail, text}.
+    ``checks`` begins with the rows read. ``shares`` are {name, low, high, achieved} of the training
+    split; ``review`` are rows in doubt as {kind, place, reason, prompt, answer, other}; ``drift``
+    are {name, value, verdict, detail} against the snapshot before.
     """
 
-    num_by_source: Mapping[str, int]
-    num_quarantined: int
-    steps: Sequence[tuple[str, int]]
-    num_rejected: Mapping[str, int]
-    num_redacted: Mapping[str, int]
-    splits: Mapping[str, int]
-    samples: Sequence[Mapping[str, str]]
+    checks: Sequence[CheckStory]
+    num_quarantined: Mapping[str, int] = field(default_factory=dict)
+    num_left_aside: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    shares: Sequence[Mapping[str, Any]] = ()
+    num_review: Mapping[str, int] = field(default_factory=dict)
+    review: Sequence[Mapping[str, Any]] = ()
+    drift: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from tasks.artifacts import (
     Adapter,
     CleanDataset,
+    DriftReport,
     EvalReport,
     FormattedDataset,
     GateDecision,
@@ -29,6 +30,7 @@ class RunRecords(Record):
 
     raw: RawSnapshot
     dataset: CleanDataset
+    drift: DriftReport | None = None
     golden: GoldenSet
     formatted: FormattedDataset
     adapter: Adapter
@@ -69,6 +71,7 @@ def summarise(info: RunInfo, records: RunRecords) -> RunSummary:
         judge=_judge(records.reports),
         seconds=round(info.seconds, 1),
         overhead_seconds=_overhead(info),
+        cautions=_cautions(records),
     )
 
 
@@ -141,8 +144,11 @@ def _data(records: RunRecords) -> dict[str, Any]:
         "num_train": formatted.num_train,
         "num_val": formatted.num_validation,
         "num_test": dataset.num_test,
+        "num_holdout": dataset.num_holdout,
         "num_golden": records.golden.num_out,
         "num_rejected": {**dataset.num_rejected, **formatted.num_rejected},
+        "num_redacted": dataset.num_redacted,
+        "num_review": dataset.num_review,
         "golden_digest": records.golden.digest,
     }
 
@@ -170,6 +176,12 @@ def _cost(info: RunInfo, adapter: Adapter) -> dict[str, Any]:
         "machine_seconds": round(info.seconds, 1),
         "training_seconds": round(adapter.seconds, 1) if trained else 0.0,
     }
+
+
+def _cautions(records: RunRecords) -> dict[str, str]:
+    """What the stages want whoever decides to know, in the order of the stages."""
+    drift = records.drift.cautions if records.drift else {}
+    return {**records.dataset.cautions, **drift, **records.adapter.cautions}
 
 
 def _judge(reports: Mapping[Role, EvalReport]) -> str:

@@ -15,6 +15,7 @@ from tasks.artifacts import Adapter, FormattedDataset
 from tasks.objects import open_store
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
+from tasks.train.cautions import size_cautions
 from tasks.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def train(dataset: FormattedDataset, config: TrainConfig, name: str) -> Adapter:
         tracker.end("FAILED", {})
         raise
     tracker.end("FINISHED", {"adapter_digest": digest_of_adapter, "adapter_uri": uri})
-    return _record(dataset, training, uri, digest, digest_of_adapter, tracker.run_id)
+    cautions = size_cautions(dataset.num_train, config)
+    return _record(dataset, training, uri, digest, digest_of_adapter, tracker.run_id, cautions)
 
 
 def _record(
@@ -62,6 +64,7 @@ def _record(
     digest: str,
     digest_of_adapter: str,
     run_id: str,
+    cautions: dict[str, str],
 ) -> Adapter:
     return Adapter(
         uri=uri,
@@ -77,6 +80,7 @@ def _record(
         validation_loss=training.validation_loss,
         tokens_per_second=training.tokens_per_second,
         seconds=training.seconds,
+        cautions=cautions,
     )
 
 

@@ -29,6 +29,8 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
         return run()
 
+    from tests.benchmarks.dedup import dedup, dedup_1m
+    from tests.benchmarks.pii import pii
     from tests.benchmarks.retrain import memory, overhead, retrain
 
     return {
@@ -36,6 +38,9 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "overhead": overhead,
         "memory": memory,
         "train-cpu": train_cpu,
+        "dedup": dedup,
+        "dedup-1m": dedup_1m,
+        "pii": pii,
     }
 
 

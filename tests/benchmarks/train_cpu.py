@@ -24,7 +24,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from deployments import environment
 from flows.config import load_config
 from tasks.base_model import load_model, load_tokenizer, pin
-from tasks.clean.form import form_check
+from tasks.clean.form import form_findings
+from tasks.clean.rows import Rows
+from tasks.example import to_table
 from tasks.format.config import FormatConfig
 from tasks.format.dataset import format_examples, write
 from tasks.ingest.snapshot import read_source
@@ -64,10 +66,9 @@ def train_cpu() -> Result:
 
 
 def _data(config: Any, base: Any, folder: Path) -> Path:
-    check = form_check(config.task)
-    source = config.ingest.sources[1]
-    rows = [e for e in read_source(source, config.task)[0] if check(e) is None]
-    rows = rows[: STEPS * BATCH + 8]
+    rows = read_source(config.ingest.sources[1], config.task)[0]
+    bad = {f.index for f in form_findings(Rows(to_table(rows)), config.task, 8192, None)}
+    rows = [e for i, e in enumerate(rows) if i not in bad][: STEPS * BATCH + 8]
     splits = ["train"] * (STEPS * BATCH) + ["validation"] * 8
     write(format_examples(rows, splits, load_tokenizer(base), FormatConfig()), folder)
     return folder

@@ -53,7 +53,12 @@ def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureR
             "base_model": {"id": str(tiny_model)},
             "ingest": {"sources": [{"path": str(tmp_path / "rows.jsonl"), "columns": columns}]},
             "golden": {"source": {"path": str(tmp_path / "golden.jsonl"), "columns": columns}},
-            "clean": {"pii": {"enabled": False}, "gibberish": {"enabled": False}},
+            "clean": {
+                "pii": {"enabled": False},
+                "quality": {"gibberish": {"enabled": False}},
+                "decontamination": {"embeddings": False},
+                "allow": ["few_examples"],
+            },
             "train": {
                 "epochs": 8,
                 "learning_rate": 0.005,

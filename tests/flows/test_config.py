@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from deployments import environment
-from flows.config import RetrainConfig, load_config
-from tasks.clean.form import form_check
+from flows.config import RetrainConfig, SynthesisConfig, load_config, read_config
+from tasks.clean.form import form_findings
+from tasks.clean.rows import Rows
 from tasks.errors import ConfigError, MissingFileError
+from tasks.example import to_table
 from tasks.ingest.snapshot import read_golden, read_source
 
 CONFIGS = environment.home() / "deployments" / "configs"
@@ -19,9 +21,10 @@ SAMPLE = CONFIGS / "sample.yaml"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_that_ships_is_valid_and_survives_its_own_yaml(path: Path) -> None:
-    config = load_config(path)
-    assert RetrainConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
-    assert RetrainConfig.model_validate_json(config.model_dump_json()) == config
+    model = SynthesisConfig if path.stem.endswith("-synthesize") else RetrainConfig
+    config = read_config(path, model)
+    assert model.model_validate(yaml.safe_load(config.to_yaml())) == config
+    assert model.model_validate_json(config.model_dump_json()) == config
 
 
 def test_the_reference_settings_are_those_of_the_reference_architecture() -> None:
@@ -80,9 +83,10 @@ def test_a_file_that_is_no_config(tmp_path: Path) -> None:
         load_config(broken)
 
 
-def test_the_form_explains_itself() -> None:
+@pytest.mark.parametrize("model", [RetrainConfig, SynthesisConfig])
+def test_the_form_explains_itself(model: type[RetrainConfig | SynthesisConfig]) -> None:
     """The Prefect UI draws its form from this schema: every field says what it is."""
-    schema = RetrainConfig.model_json_schema()
+    schema = model.model_json_schema()
     for name, definition in schema["$defs"].items():
         for field, properties in definition.get("properties", {}).items():
             assert "description" in properties, f"{name}.{field} has no description"
@@ -107,6 +111,5 @@ def test_the_configs_for_real_data_read_it(
     examples, bad = read_source(config.ingest.sources[0], config.task)
     assert (len(examples), bad) == (num_rows, [])
     assert examples[0].answer == answer
-    check = form_check(config.task)
-    assert [e.answer for e in examples if check(e)] == []
+    assert form_findings(Rows(to_table(examples)), config.task, 10_000, None) == []
     assert len(read_golden(config.golden, config.task)) == num_golden

@@ -40,7 +40,8 @@ def first(tiny: Tiny) -> RunSummary:
 
 
 def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stack: Path) -> None:
-    assert set(states(first)) == {*UPTO_GATE, "find_champion", "gate", "promote"}
+    expected_stages = {"find_sources", *UPTO_GATE, "find_champion", "gate", "promote"}
+    assert set(states(first)) == expected_stages
     assert set(states(first).values()) == {"completed"}
     assert first.metrics["candidate"]["exact_match"].value == 1.0
     assert first.metrics["base"]["exact_match"].value == 0.0
@@ -170,7 +171,7 @@ def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path
     write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed=9)
     with pytest.raises(GoldenSetChangedError, match=r"set golden\.version to 2"):
         retrain(tiny())
-    assert retrain(tiny(golden={"version": 2})).status == "completed"
+    assert retrain(tiny(golden={"version": 2, "reason": "mended"})).status == "completed"
 
 
 def test_bad_data_fails_at_once_and_says_where(

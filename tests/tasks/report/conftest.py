@@ -12,7 +12,7 @@ import pytest
 
 from tasks.artifacts import MetricDifference, RunSummary, Score
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
-from tasks.report.story import DataStory, Story, TrainingStory
+from tasks.report.story import CheckStory, DataStory, Story, TrainingStory
 
 GOLDEN = Path(__file__).parents[3] / "deployments" / "sample" / "golden.jsonl"
 N = 200
@@ -195,17 +195,23 @@ def _failed() -> dict[str, Any]:
 
 def _data() -> DataStory:
     texts = [row.prompt for row in scored_answers()[:12]]
-    samples = [
-        {
-            "reason": reason,
-            "where": f"production.jsonl:{17 * (i + 3 * j)}",
-            "detail": "similarity 0.93 to 5c1f0a77" if "dup" in reason else "expected an object",
-            "text": texts[(i + j) % len(texts)],
-        }
-        for i, reason in enumerate(RUN["data"]["num_rejected"])
-        for j in range(2)
-    ]
-    return DataStory(samples=samples, **RUN["data"])
+    fields = dict(RUN["data"])
+    checks = []
+    for i, check in enumerate(fields.pop("checks")):
+        samples = [
+            {
+                "reason": reason,
+                "where": f"production.jsonl:{17 * (i + 3 * j)}",
+                "detail": "similarity 0.93 to 5c1f0a77"
+                if "dup" in reason
+                else "expected an object",
+                "text": texts[(i + j) % len(texts)],
+            }
+            for reason in check.get("num_rejected", {})
+            for j in range(2)
+        ]
+        checks.append(CheckStory(**check, samples=samples))
+    return DataStory(checks=checks, **fields)
 
 
 def _training() -> TrainingStory:

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.artifacts import RunSummary
 from tasks.report.html import render_page
-from tasks.report.story import AnswerRow, Story
+from tasks.report.story import AnswerRow, CheckStory, Story
 
 AT = datetime(2026, 1, 5, 14, 3, tzinfo=UTC)
 SECTIONS = ["metrics", "answers", "data", "training", "timings", "lineage"]
@@ -139,7 +139,12 @@ def test_sections_tell_the_story(summarise: Summarise, story: Story) -> None:
     assert "not a JSON object" in sections["answers"]
     assert "−12 quarantined" in sections["data"]
     assert "−134" in sections["data"]
-    assert "production.jsonl:17" in sections["data"]
+    assert "production.jsonl:34" in sections["data"]
+    assert "Jaccard similarity to the row that stays" in sections["data"]
+    assert "9 rows are like production.jsonl:151." in sections["data"]
+    assert "In doubt: 25 rows in the review queue" in sections["data"]
+    assert "41.0 % !" in sections["data"]
+    assert "PSI over 0.25" in sections["data"]
     assert "checkpoint chosen at step 228" in sections["training"]
     assert "evaluate (base, few-shot)" in sections["timings"]
     assert "4.9 s outside the stages" in sections["timings"]
@@ -158,6 +163,13 @@ def test_failed_run_says_where_and_what_it_did_not_reach(
     assert "9.1 GiB wanted" in sections["header"]
     reached = {"header", "data", "timings", "lineage"}
     assert {name for name in sections if "Not reached" not in sections[name]} == reached
+
+
+def test_cautions_stand_under_the_verdict(summarise: Summarise) -> None:
+    cautions = {"discard_high": "41% of the rows were discarded; 10% to 30% are usual."}
+    sections = Page(render_page(summarise("promoted", cautions=cautions), Story(), AT)).sections
+    assert "discard high" in sections["header"]
+    assert cautions["discard_high"] in sections["header"]
 
 
 def test_run_that_failed_at_once_renders() -> None:
@@ -183,10 +195,19 @@ def test_hostile_text_stays_text(text: str, summarise: Summarise, story: Story) 
     hostile = Story(
         data=replace(
             story.data,
-            samples=[sample],
-            num_by_source={text: 1},
-            num_rejected={"gibberish": 3, text: 1},
-            num_redacted={text: 1},
+            checks=[
+                CheckStory("read", 9, 9, bars={text: 1}),
+                CheckStory(
+                    text, 9, 5, {"gibberish": 3, text: 1}, {text: 1}, None, [text], [sample]
+                ),
+            ],
+            num_quarantined={text: 1},
+            shares=[{"name": text, "low": 0.1, "high": 0.2, "achieved": 0.3}],
+            review=[
+                {"kind": "label", "dropped": True}
+                | dict.fromkeys(("place", "reason", "prompt", "answer", "other"), text)
+            ],
+            drift=[{"name": text, "value": 0.1, "verdict": "none", "detail": text}],
         ),
         training=replace(story.training, figures={text: text}),
         answers=answers,

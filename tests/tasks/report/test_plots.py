@@ -41,9 +41,20 @@ def test_forest_keeps_everything_in_sight_and_units_apart(
 def test_waterfall_accounts_for_every_row(story: Story) -> None:
     assert story.data is not None
     bars = plots.waterfall(story.data)
-    assert [bar.num_removed for bar in bars] == [12, 74, 88, 40, 134, 25]
+    assert [bar.num_removed for bar in bars] == [12, 0, 74, 88, 134, 6, 34, 0, 25]
     assert bars[-1].count + sum(bar.num_removed for bar in bars) == 1512
     assert bars[0].width + bars[0].removed_width == pytest.approx(100)
+
+
+def test_histogram_places_its_limit_among_the_bins() -> None:
+    drawn = plots.histogram({"title": "t", "edges": [0, 5, 10], "counts": [1, 4], "limit": 7.5})
+    assert drawn is not None
+    assert drawn.heights == (25.0, 100.0)
+    assert drawn.limit == 75.0
+    outside = plots.histogram({"title": "t", "edges": [0, 5, 10], "counts": [1, 4], "limit": 11})
+    assert outside is not None
+    assert outside.limit is None
+    assert plots.histogram(None) is None
 
 
 def test_thinned_curve_keeps_its_last_value() -> None:
