@@ -29,7 +29,9 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
         return run()
 
+    from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
+    from tests.benchmarks.labels import labels
     from tests.benchmarks.pii import pii
     from tests.benchmarks.retrain import memory, overhead, retrain
 
@@ -41,6 +43,8 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "dedup": dedup,
         "dedup-1m": dedup_1m,
         "pii": pii,
+        "clean": clean,
+        "labels": labels,
     }
 
 

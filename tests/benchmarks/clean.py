@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tests.benchmarks.harness import Result
+from tests.benchmarks.harness import Result, data_file, peak_of_this_process
 
 NUM_ROWS = 100_000
 _TARGET_SECONDS = 300.0
@@ -43,12 +43,8 @@ def corpus(num_rows: int, seed: int = 0) -> pa.Table:
     So no sentence comes twice but in copies: one record in ten is a near-copy of an earlier one,
     one in fifty an exact one. One in ten holds a name and a mail address.
     """
-    from tasks.ingest.files import data_places
-
-    place = next((p for p in data_places() if (p / "banking77_train.csv").is_file()), None)
-    if place is None:
-        raise SystemExit("banking77_train.csv is in none of the data places; set RETUNE_DATA.")
-    sentences = pyarrow.csv.read_csv(place / "banking77_train.csv").column("text").to_pylist()
+    table = pyarrow.csv.read_csv(data_file("banking77_train.csv"))
+    sentences = table.column("text").to_pylist()
     vocabulary = sorted({word for text in sentences for word in text.split() if word.islower()})
     rng = np.random.default_rng(seed)
     made: list[str] = []
@@ -115,13 +111,12 @@ def main(num_rows: int) -> None:
     account = clean_rows(
         rows, golden, config, TaskConfig(), progress=lambda _: marks.append(time.perf_counter())
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     figures = {
         "rows": num_rows,
         "seconds": marks[-1] - marks[0],
         "seconds_by_check": [round(b - a, 1) for a, b in itertools.pairwise(marks)],
-        "peak_gib": round(peak, 2),
+        "peak_gib": round(peak_of_this_process(), 2),
         "largest_worker_gib": round(children, 2),
         "kept": len(account.rows),
         "rejected": account.num_rejected,

@@ -40,7 +40,7 @@ from tasks.clean.similar import (
     near_duplicates,
     shingles,
 )
-from tests.benchmarks.harness import Result
+from tests.benchmarks.harness import Result, peak_of_this_process
 
 THRESHOLD, WORDS, PERMUTATIONS, BANDS = 0.8, 5, 128, 16
 CONFIG = DuplicateConfig(threshold=THRESHOLD, shingle_words=WORDS, num_permutations=PERMUTATIONS)
@@ -228,14 +228,8 @@ def measure(folder: Path) -> dict[str, float]:
     return {
         "seconds_100k": statistics.median(seconds_100k),
         "seconds_1m": statistics.median(seconds_1m),
-        "peak_gib": _peak_gib(),
+        "peak_gib": peak_of_this_process(),
     }
-
-
-def _peak_gib() -> float:
-    """Of this process alone: ``getrusage`` starts from the peak of the one that started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def _timed(texts: pa.LargeStringArray) -> tuple[float, NearDuplicates]:

@@ -40,6 +40,24 @@ class Result:
         return json.dumps(asdict(self))
 
 
+def data_file(name: str) -> Path:
+    """A file of real data, from RETUNE_DATA or where the configs look."""
+    from tasks.ingest.files import data_places
+
+    places = data_places()
+    found = next((place / name for place in places if (place / name).is_file()), None)
+    if found is None:
+        looked = ", ".join(str(place) for place in places)
+        raise SystemExit(f"{name} is in none of {looked}: set RETUNE_DATA to its folder.")
+    return found
+
+
+def peak_of_this_process() -> float:
+    """GiB; of this process alone: ``getrusage`` starts from the peak of the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
 class Memory:
     """The peak of the memory that a group of processes holds, shared pages counted once (PSS)."""
 
