@@ -29,7 +29,7 @@ from tasks.artifacts import TaskConfig
 from tasks.clean.config import PiiConfig
 from tasks.clean.decontaminate import decontaminate
 from tasks.clean.form import turn_findings
-from tasks.clean.pii import redact
+from tasks.clean.pii.redact import redact
 from tasks.clean.rows import Rows
 from tasks.embeddings import embed
 from tasks.errors import ConfigError, MissingFileError, RetuneError

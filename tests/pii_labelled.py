@@ -84,7 +84,7 @@ def plain_analyzer() -> Callable[[str], list[Span]]:
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import NlpEngineProvider
 
-    from tasks.clean.pii_names import SPACY_MODEL
+    from tasks.clean.pii.names import SPACY_MODEL
 
     tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
     models = [{"lang_code": "en", "model_name": SPACY_MODEL}]

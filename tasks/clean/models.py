@@ -73,13 +73,13 @@ def _embedder(config: EmbeddingConfig) -> Embed:
 
 
 def _perplexity(base_model: BaseModelRef) -> Perplexity:
-    from tasks.clean.perplexity import make_score
+    from tasks.clean.quality.perplexity import make_score
 
     return make_score(base_model)
 
 
 def _answer_loss(base_model: BaseModelRef) -> AnswerLoss:
-    from tasks.clean.answer_loss import make_answer_loss
+    from tasks.clean.quality.answer_loss import make_answer_loss
 
     return make_answer_loss(base_model)
 

@@ -15,7 +15,7 @@ from tasks.clean.account import Account
 from tasks.clean.config import CleanConfig
 from tasks.clean.drift import profile
 from tasks.clean.mix import shares
-from tasks.clean.pii import redact_texts
+from tasks.clean.pii.redact import redact_texts
 from tasks.clean.review import redacted, write_review
 from tasks.clean.rows import Rows
 

@@ -30,8 +30,8 @@ from tasks.clean.form import form_findings
 from tasks.clean.labels import LabelIssue, LossOutlier, find_label_issues, loss_outliers
 from tasks.clean.mix import is_general, mix_findings, shares
 from tasks.clean.models import Embed, Models
-from tasks.clean.pii import redact
-from tasks.clean.quality import quality_findings
+from tasks.clean.pii.redact import redact
+from tasks.clean.quality.checks import quality_findings
 from tasks.clean.review import conflict_items, label_items, loss_items
 from tasks.clean.rows import Finding, Indices, Rows
 from tasks.clean.similar import near_duplicates

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tasks.clean.config import PiiConfig
 from tasks.clean.conflicts import Conflict
 from tasks.clean.labels import LabelIssue, LossOutlier
-from tasks.clean.pii import redact_texts
+from tasks.clean.pii.redact import redact_texts
 from tasks.clean.rows import Rows
 
 ReviewKind = Literal["conflict", "label", "loss"]

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tasks.artifacts import Artifact, EvalReport, Role
+from tasks.looks import count_looks
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
@@ -59,7 +60,22 @@ def _data(store: Store, records: RunRecords) -> DataStory:
         num_review=dataset.num_review,
         review=stats["review"],
         drift=_drift(store, records),
+        notes=_notes(store, records),
     )
+
+
+def _notes(store: Store, records: RunRecords) -> list[str]:
+    raw, golden = records.raw, records.golden
+    looks = count_looks(store, golden)
+    notes = [
+        f"{raw.num_new:,} of {raw.num_in:,} rows were read anew, the others are known from earlier "
+        "runs.",
+        f"The golden set {golden.name} version {golden.version} has been looked at {looks.looks:,} "
+        f"times, for {looks.models:,} models; after many looks scores on it flatter.",
+    ]
+    if raw.num_forgotten:
+        notes.append(f"{raw.num_forgotten:,} rows were left out because someone is forgotten.")
+    return notes
 
 
 def _check(step: dict[str, Any], samples: list[dict[str, str]]) -> CheckStory:

@@ -191,6 +191,7 @@ class _Data:
     review: Sequence[Mapping[str, Any]]
     num_review: int
     drift: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
 
 
 def _data(summary: RunSummary, story: Story) -> _Data | None:
@@ -214,6 +215,7 @@ def _data(summary: RunSummary, story: Story) -> _Data | None:
         review=data.review,
         num_review=sum(data.num_review.values()),
         drift=data.drift,
+        notes=data.notes,
     )
 
 

@@ -36,7 +36,7 @@ class DataStory:
 
     ``checks`` begins with the rows read. ``shares`` are {name, low, high, achieved} of the training
     split; ``review`` are rows in doubt as {kind, place, reason, prompt, answer, other}; ``drift``
-    are {name, value, verdict, detail} against the snapshot before.
+    are {name, value, verdict, detail} against the snapshot before; ``notes`` are sentences.
     """
 
     checks: Sequence[CheckStory]
@@ -47,6 +47,7 @@ class DataStory:
     num_review: Mapping[str, int] = field(default_factory=dict)
     review: Sequence[Mapping[str, Any]] = ()
     drift: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import numpy as np
 
 from tasks.clean import pii_names
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii_find import Finder, usable_cores
-from tasks.clean.pii_scan import personal_spans
+from tasks.clean.pii.find import Finder, usable_cores
+from tasks.clean.pii.scan import personal_spans
 from tests.benchmarks.harness import Result
 from tests.pii_labelled import labelled, plain_analyzer, score
 

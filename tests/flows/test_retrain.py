@@ -20,7 +20,9 @@ from tests.messages_api import StubApi
 
 pytestmark = pytest.mark.integration
 
-UPTO_GATE = ["ingest", "lock_golden", "clean", "format", "train", "generate", "evaluate"]
+UPTO_GATE = [
+    *("ingest", "lock_golden", "clean", "drift", "format", "train", "generate", "evaluate"),
+]
 
 
 def states(summary: RunSummary) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii_patterns import Found, PatternFinder, check_entities
+from tasks.clean.pii.patterns import Found, PatternFinder, check_entities
 
 # Presidio's names of what spaCy finds, and the score that Presidio gives it.
 _SPACY_LABELS = {
@@ -184,6 +184,6 @@ def _allowed(allow_list: tuple[str, ...]) -> Any:
 
 @lru_cache(maxsize=1)
 def _recogniser() -> Any:
-    from tasks.clean.pii_names import NameRecogniser  # spaCy: only who looks for names pays
+    from tasks.clean.pii.names import NameRecogniser  # spaCy: only who looks for names pays
 
     return NameRecogniser()

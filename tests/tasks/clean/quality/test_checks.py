@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tasks.clean.config import PerplexityConfig, QualityConfig
-from tasks.clean.quality import quality_findings
+from tasks.clean.quality.checks import quality_findings
 from tasks.clean.rows import Rows
 from tasks.example import Example, Message, to_table
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 Place = tuple[str, int]
 
 

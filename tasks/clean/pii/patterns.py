@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import regex  # type: ignore[import-untyped]
 
-from tasks.clean.pii_kernel import Flags
+from tasks.clean.pii.kernel import Flags
 from tasks.errors import ConfigError
 
 LANGUAGE = "en"

@@ -10,8 +10,8 @@ import pytest
 
 from tasks.base_model import BaseModelConfig, pin
 from tasks.clean.config import GibberishConfig, PerplexityConfig, QualityConfig
-from tasks.clean.gibberish import Strangeness
-from tasks.clean.perplexity import bits_per_character, borderline, make_score, perplexity
+from tasks.clean.quality.gibberish import Strangeness
+from tasks.clean.quality.perplexity import bits_per_character, borderline, make_score, perplexity
 
 FAR = np.array([np.nan, 0.0, 4.0, 4.1, 6.0, 8.0, 8.1, 5.0])
 STRANGE = Strangeness(bits=np.ones(8), order=np.ones(8), deviations=FAR)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import load_model, load_tokenizer
 from tasks.clean.config import GibberishConfig, PerplexityConfig
-from tasks.clean.gibberish import Strangeness
+from tasks.clean.quality.gibberish import Strangeness
 from tasks.clean.rows import Finding
 
 Floats = npt.NDArray[np.float64]

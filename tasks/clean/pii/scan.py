@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii_find import NAME_SCORE, Finder
-from tasks.clean.pii_patterns import Found
-from tasks.clean.pii_pieces import Piece, pieces_of
+from tasks.clean.pii.find import NAME_SCORE, Finder
+from tasks.clean.pii.patterns import Found
+from tasks.clean.pii.pieces import Piece, pieces_of
 
 # Of meta, what says where a row came from.
 _OURS = frozenset({"file", "line"})

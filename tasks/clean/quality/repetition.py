@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from tasks.clean.codepoints import (
+from tasks.clean.quality.codepoints import (
     DIGIT,
     LETTER,
     SPACE,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.clean.config import GibberishConfig
-from tasks.clean.gibberish import dominant_scripts, gibberish, strangeness, surprises
+from tasks.clean.quality.gibberish import dominant_scripts, gibberish, strangeness, surprises
 from tasks.example import normalise
 
 SUBJECTS = ("The kettle", "My parcel", "Your invoice", "The router", "Our order")
@@ -40,7 +40,7 @@ FOREIGN = [
 ]
 
 # The prompts of the sample data that no dirt was planted in.
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KEY = map(json.loads, (ROOT / "tests/data/sample_key.jsonl").read_text("utf-8").splitlines())
 DIRTY = {entry["line"] for entry in KEY if entry["file"] == "synthetic.jsonl"}
 LINES = (ROOT / "deployments/sample/synthetic.jsonl").read_text("utf-8").splitlines()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import regex  # type: ignore[import-untyped]
 
-from tasks.clean.pii_patterns import FULL_NAME, Found
+from tasks.clean.pii.patterns import FULL_NAME, Found
 
 _STRING = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?')
 _SENTENCE = regex.compile(

@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 import regex  # type: ignore[import-untyped]
 
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii_find import WORTH_WORKERS, Finder, usable_cores
-from tasks.clean.pii_kernel import Flags
-from tasks.clean.pii_patterns import FULL_NAME
-from tasks.clean.pii_pieces import join
-from tasks.clean.pii_placeholders import Placeholders, linked, replaced
-from tasks.clean.pii_scan import Scan
+from tasks.clean.pii.find import WORTH_WORKERS, Finder, usable_cores
+from tasks.clean.pii.kernel import Flags
+from tasks.clean.pii.patterns import FULL_NAME
+from tasks.clean.pii.pieces import join
+from tasks.clean.pii.placeholders import Placeholders, linked, replaced
+from tasks.clean.pii.scan import Scan
 from tasks.clean.rows import Finding, Indices, Rows
 from tasks.errors import DataError
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.artifacts import BaseModelRef
-from tasks.clean.perplexity import batches_of, load, surprise
+from tasks.clean.quality.perplexity import batches_of, load, surprise
 
 AnswerLoss = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float64]]
 

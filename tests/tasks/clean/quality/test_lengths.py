@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from tasks.clean.lengths import length_outliers
+from tasks.clean.quality.lengths import length_outliers
 
 
 def found(texts: list[str], limit: float = 8.0) -> list[int]:

@@ -7,7 +7,7 @@ on the held-out half; two thirds of the names are what a small model finds in su
 import pytest
 
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii_scan import personal_spans
+from tasks.clean.pii.scan import personal_spans
 from tests.pii_labelled import ENTITIES, Labelled, Score, labelled, plain_analyzer, score
 
 FLOORS = {  # recall, precision

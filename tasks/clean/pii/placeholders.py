@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from tasks.clean.pii_find import PLACEHOLDER
-from tasks.clean.pii_patterns import Found
+from tasks.clean.pii.find import PLACEHOLDER
+from tasks.clean.pii.patterns import Found
 
 # What stands in a name and names nobody.
 _PARTICLES = frozenset(

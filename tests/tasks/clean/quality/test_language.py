@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.clean.config import QualityConfig
-from tasks.clean.language import wrong_language
+from tasks.clean.quality.language import wrong_language
 from tasks.errors import ConfigError
 
 PROMPTS = {

@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 import pytest
 
 from tasks.clean.config import PiiConfig
-from tasks.clean.pii import Redaction, redact, redact_texts
+from tasks.clean.pii.redact import Redaction, redact, redact_texts
 from tasks.clean.rows import Finding, Rows
 from tasks.errors import ConfigError, DataError
 from tasks.example import Example, Message, from_table, to_table
 
-LABELLED = Path(__file__).parents[2] / "data" / "pii_labelled.jsonl"
+LABELLED = Path(__file__).parents[3] / "data" / "pii_labelled.jsonl"
 ALLOW = ("Quill", "Keyboard", "Volt", "Orbit Speaker")
 
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from tasks.clean.boilerplate import boilerplate
+from tasks.clean.quality.boilerplate import boilerplate
 
 # One answer a line. They were written before or while the patterns were.
 REFUSALS = """\

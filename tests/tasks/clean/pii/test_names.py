@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clean.pii_names import SPACY_MODEL, Entity, NameRecogniser
+from tasks.clean.pii.names import SPACY_MODEL, Entity, NameRecogniser
 from tests.pii_labelled import labelled
 
 TEXTS = [item.text for item in labelled()]

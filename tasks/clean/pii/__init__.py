@@ -1,0 +1,1 @@
+"""Personal data: where it is found, and by what it is replaced."""

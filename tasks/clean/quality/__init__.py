@@ -1,0 +1,1 @@
+"""What teaches a model bad habits: gibberish, refusals, wrong languages, repetition."""
