@@ -320,7 +320,7 @@ def _by_source(rows: Rows) -> dict[str, int]:
 
 
 def _largest(clusters: Sequence[Cluster], rows: Rows) -> list[str]:
-    top = sorted(clusters, key=lambda c: -len(c.rows))[:3]
+    top = sorted((c for c in clusters if len(c.rows) > 2), key=lambda c: -len(c.rows))[:3]
     return [f"{len(c.rows):,} rows are like {rows.place(c.rows[0])}." for c in top]
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.clean import pii_names
 from tasks.clean.config import PiiConfig
 from tasks.clean.pii.find import Finder, usable_cores
+from tasks.clean.pii.names import NameRecogniser
 from tasks.clean.pii.scan import personal_spans
 from tests.benchmarks.harness import Result
 from tests.pii_labelled import labelled, plain_analyzer, score
@@ -138,7 +138,7 @@ def _ablation(records: Sequence[str], finder: Finder) -> dict[str, float]:
     def find() -> list[Any]:
         return finder.find(sample, names=True)
 
-    spacy_ner = pii_names.NameRecogniser()._nlp
+    spacy_ner = NameRecogniser()._nlp
     rounds = []
     for _ in range(_ROUNDS):
         whole = seconds(find)
