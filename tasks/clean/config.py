@@ -47,7 +47,7 @@ class ConflictConfig(Record):
     """Near-identical prompts with different answers: both go to the review queue."""
 
     similarity: float = Field(
-        0.9, gt=0, le=1, description="Jaccard similarity above which two prompts ask the same"
+        0.95, gt=0, le=1, description="Jaccard similarity above which two prompts ask the same"
     )
     agreement: float = Field(
         0.8, gt=0, le=1, description="Similarity of two free-text answers that says the same"

@@ -211,7 +211,18 @@ def _json_object(text: str) -> dict[str, Any] | None:
 
 
 def _written(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str) else json.dumps(_unordered(value), sort_keys=True)
+
+
+def _unordered(value: Any) -> Any:
+    """Lists sorted: two annotators who name the same things in another order agree."""
+    if isinstance(value, dict):
+        return {key: _unordered(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return sorted(
+            (_unordered(item) for item in value), key=lambda i: json.dumps(i, sort_keys=True)
+        )
+    return value
 
 
 def _is_free_text(text: str) -> bool:

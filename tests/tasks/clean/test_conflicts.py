@@ -99,6 +99,19 @@ def test_a_difference_that_the_prompts_explain_is_none() -> None:
     assert fates(settle([second, third], TICKETS)) == {0: "conflict", 1: "conflict"}
 
 
+def test_the_same_things_in_another_order_agree() -> None:
+    rows = [
+        (ASK, json.dumps({"intents": ["deny", "pay"], "slots": {"n": [1, {"b": 1, "a": 2}]}})),
+        (ASK, json.dumps({"intents": ["pay", "deny"], "slots": {"n": [{"a": 2, "b": 1}, 1]}})),
+        (ASK, json.dumps({"intents": ["pay", "pay", "deny"], "slots": {"n": []}})),
+    ]
+    assert fates(settle(rows, TICKETS, policy="drop")) == {
+        0: "conflict",
+        1: "near_duplicate",
+        2: "conflict",
+    }
+
+
 def test_a_label_is_never_explained_by_the_prompt() -> None:
     rows = [("Is it a refund or a transfer?", "refund"), ("Is it a transfer?", "transfer")]
     assert set(fates(settle(rows, LABELS)).values()) == {"conflict"}
