@@ -28,8 +28,9 @@ from flows.config import RetrainConfig, load_config
 from tasks.artifacts import TaskConfig
 from tasks.clean.config import PiiConfig
 from tasks.clean.decontaminate import decontaminate
-from tasks.clean.form import turn_findings
+from tasks.clean.form import form_findings
 from tasks.clean.pii.redact import redact
+from tasks.clean.quality.checks import quality_findings
 from tasks.clean.rows import Rows
 from tasks.embeddings import embed
 from tasks.errors import ConfigError, MissingFileError, RetuneError
@@ -51,8 +52,9 @@ from tasks.objects import open_store
 
 def propose_rows(config: RetrainConfig, proposal: ProposalConfig, folder: Path) -> None:
     """Write a proposal from the config's sources, without personal data."""
-    examples = [e for s in config.ingest.sources for e in read_source(s, config.task)[0]]
-    examples = _outside(_well_formed(examples), _present(config), config)
+    sources = [source for source in config.ingest.sources if not source.general]
+    examples = [e for source in sources for e in read_source(source, config.task)[0]]
+    examples = _outside(_sound(examples, config), _present(config), config)
     labels = [_label(example, config.task) for example in examples]
     embedding = config.clean.decontamination.embedding
     chosen = propose(examples, labels, proposal, lambda texts: embed(texts, embedding))
@@ -101,8 +103,14 @@ def print_log(config: RetrainConfig) -> None:
             print(f"  {look.date:%Y-%m-%d %H:%M} {look.role:13} {model}  run {look.flow_run_id}")
 
 
-def _well_formed(examples: Sequence[Example]) -> list[Example]:
-    bad = {finding.index for finding in turn_findings(Rows(to_table(examples)))}
+def _sound(examples: Sequence[Example], config: RetrainConfig) -> list[Example]:
+    """The rows that cleaning would keep for their own sake: a reviewer's time is not for gibberish.
+
+    Their wording is not compared with other rows: that is what the proposal is made by.
+    """
+    rows = Rows(to_table(examples))
+    bad = {f.index for f in form_findings(rows, config.task, config.clean.form.max_tokens, None)}
+    bad |= {f.index for f in quality_findings(rows, config.clean.quality)}
     return [example for index, example in enumerate(examples) if index not in bad]
 
 

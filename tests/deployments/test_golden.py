@@ -113,6 +113,29 @@ def test_from_proposal_to_set(
     assert sorted(e.prompt for e in examples) == sorted(r.messages[0].content for r in proposed)
 
 
+def test_no_reviewer_sees_what_cleaning_would_throw_away(config: Path, tmp_path: Path) -> None:
+    refusals = [
+        {
+            "q": f"How heavy is the {thing} of the neighbour?",
+            "a": "As an AI language model, I cannot weigh it.",
+        }
+        for thing in THINGS
+        for _ in range(4)
+    ]
+    rows = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    write(tmp_path / "rows.jsonl", [*map(json.loads, rows), *refusals])
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    general = write(
+        tmp_path / "general.jsonl", [{"q": f"Name river {n}", "a": "x"} for n in range(40)]
+    )
+    columns = values["ingest"]["sources"][0]["columns"]
+    values["ingest"]["sources"].append({"path": str(general), "columns": columns, "general": True})
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert run("propose", config, "--rows", 6, "--folder", tmp_path) == 0
+    answers = {r.messages[-1].content for r in read_reviewed(tmp_path / "golden_proposal.jsonl")}
+    assert answers <= {fault.split()[-1] for fault in FAULTS} | {"invoice"}
+
+
 def test_a_set_that_is_there_needs_a_new_version_and_a_reason(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

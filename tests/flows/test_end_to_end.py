@@ -62,7 +62,12 @@ def config(stack: Path, smol: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "base_model": {"id": SMOL, "license": "Apache-2.0"},
         "ingest": {"sources": [{"path": str(folder / "rows.jsonl"), "columns": columns}]},
         "golden": {"source": {"path": str(folder / "golden.jsonl"), "columns": columns}},
-        "clean": {"duplicates": {"threshold": 0.99}, "decontamination": {"jaccard": 0.9}},
+        # Sentences put together from few parts are alike on purpose, and few for the test's time.
+        "clean": {
+            "duplicates": {"threshold": 0.99},
+            "decontamination": {"jaccard": 0.9, "containment": 1.0, "embeddings": False},
+            "allow": ["few_examples"],
+        },
         "train": {
             "learning_rate": 0.002,
             "epochs": 2,

@@ -11,6 +11,8 @@ import pytest
 
 from flows.config import SynthesisConfig
 from flows.synthesize import synthesize
+from tasks.ingest.config import ColumnMapping, SourceConfig
+from tasks.ingest.snapshot import read_source
 from tasks.objects import open_store
 from tests.flows.conftest import write_rows
 from tests.messages_api import Reply, StubApi, error, grade, tool_use
@@ -85,6 +87,17 @@ def test_rows_are_published_and_a_second_run_is_free(
     rows = [json.loads(line) for line in lines.splitlines()]
     assert {row["source"] for row in rows} == {"synthetic"}
     paid = dict(api.paid)
+
+    # What is published is a source of the next retrain run, by the glob that the config names.
+    source = SourceConfig(
+        path=f"{store.root}/synthetic/{config.name}/*.jsonl",
+        source="synthetic",
+        columns=ColumnMapping(messages="messages", group="group", created_at="created_at"),
+    )
+    read, bad = read_source(source, config.task)
+    assert bad == []
+    assert [e.group for e in read] == [row["group"] for row in rows]
+    assert [e.answer for e in read] == [row["messages"][-1]["content"] for row in rows]
 
     again = synthesize(config)
     assert again.spent_usd == 0
