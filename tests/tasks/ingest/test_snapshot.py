@@ -459,7 +459,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     print(found)
     assert found["rows"] == 4_001
     assert big.stat().st_size > 150_000_000
-    assert found["grown"] < 60_000_000
+    # Held whole, the rows would take their text several times over; what allocators keep varies.
+    assert found["grown"] < 100_000_000
 
 
 @pytest.fixture
