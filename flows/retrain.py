@@ -19,6 +19,7 @@ from tasks.ingest.task import find_sources, ingest, lock_golden
 from tasks.registry.task import find_champion, promote
 from tasks.report.summary import RunRecords
 from tasks.report.task import report
+from tasks.stage import one_at_a_time
 from tasks.train.task import train
 
 
@@ -28,6 +29,7 @@ from tasks.train.task import train
     result_storage="s3-bucket/retune",
     result_serializer="json",
     persist_result=True,
+    task_runner=one_at_a_time(),  # trainings of a sweep share one machine
     on_failure=[record_failure],
     on_crashed=[record_crash],
     on_cancellation=[record_crash],
@@ -42,7 +44,7 @@ def retrain(config: RetrainConfig) -> RunSummary:
     dataset = clean(raw, golden, base_model, config.clean, config.task)
     drift = measure_drift(dataset, config.name)
     formatted = format_dataset(dataset, base_model, config.format)
-    adapter = train(formatted, config.train, config.name)
+    adapter = train(formatted, config.train, config.task, config.name)
 
     champion = find_champion(config.name)
     reports = {}

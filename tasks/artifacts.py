@@ -6,6 +6,7 @@ GateDecision -> ModelVersion``, beside them the ``GoldenSet``, at the end the ``
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,8 @@ StageState = Literal["completed", "cached", "failed"]
 class Record(BaseModel):
     """A frozen model that refuses unknown fields: base of all configs and artifact records."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What is not a number stays so in JSON, which has no word for it: "NaN".
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     def fingerprint(self) -> object:
         """What of this record decides a stage's result; goes into the stage's cache key.
@@ -172,9 +174,16 @@ class BaseModelRef(Record):
 
 
 class FormattedDataset(Artifact):
-    """Token ids and labels: ``train.parquet``, ``validation.parquet`` and ``rejected.parquet``."""
+    """Token ids and labels: ``train.parquet``, ``validation.parquet`` and ``rejected.parquet``.
+
+    ``stats.json`` holds what the report shows of them; ``examples_uri`` is the ``CleanDataset``
+    that they were made from. ``num_in`` counts examples, ``num_out`` rows: one example may become
+    several.
+    """
 
     base_model: BaseModelRef
+    examples_uri: str | None = None
+    examples_digest: str | None = None
     num_train: int
     num_validation: int
     num_rejected: dict[str, int]
@@ -184,22 +193,29 @@ class FormattedDataset(Artifact):
 
 
 class Adapter(Artifact):
-    """A trained LoRA adapter in PEFT's layout, with ``log.json``, the history of its training.
+    """What a training left: a LoRA adapter in PEFT's layout, a whole model, or a hosted one's name.
 
-    ``adapter_digest`` covers the weights and their config alone: the same adapter trained twice has
-    one digest, although its logs tell different seconds.
+    Beside it ``log.json``, the history of its training, and ``README.md``, its model card.
+    ``adapter_digest`` covers what serves alone: the same adapter trained twice has one digest,
+    although its logs tell different seconds. ``metric`` chose the checkpoint of ``best_step``;
+    ``sweep`` tells of all trainings where there were several.
     """
 
     base_model: BaseModelRef
     adapter_digest: str
     training_run_id: str
+    method: str = "lora"
+    engine: str = "trl"
     num_steps: int
     best_step: int
     train_loss: float
     validation_loss: float
+    metric: str = "eval_loss"
+    metric_value: float = math.nan
     tokens_per_second: float
     seconds: float
     cautions: dict[str, str] = {}
+    sweep: tuple[dict[str, Any], ...] = ()
 
     def fingerprint(self) -> object:
         return {"base": self.base_model.digest, "adapter": self.adapter_digest}

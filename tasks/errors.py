@@ -46,6 +46,10 @@ class TrainingError(RetuneError, RuntimeError):
     """Training cannot go on: the loss is not a number, or nothing is trainable."""
 
 
+class PreemptedError(RetuneError, InterruptedError):
+    """The machine is being taken away; a checkpoint was saved, and the next attempt goes on."""
+
+
 class StaleDecisionError(RetuneError):
     """The champion changed between the decision and the promotion."""
 
@@ -89,7 +93,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: time-outs, lost connections, throttling, 5xx answers.
 
     The causes of ``error`` count too, since client libraries wrap what the network raised. Retune's
-    own errors are never transient unless the network caused them.
+    own errors are never transient unless the network caused them, but for PreemptedError.
     """
     return any(_is_transient_itself(link) for link in _chain(error))
 
@@ -104,7 +108,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_transient_itself(error: BaseException) -> bool:
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError | PreemptedError):
         return True
     names = {base.__name__ for base in type(error).__mro__}
     if names & _TRANSIENT_NAMES:

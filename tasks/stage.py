@@ -15,14 +15,16 @@ import inspect
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.runtime import flow_run
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from tasks.artifacts import Artifact, StageRun, StageState, fingerprint
@@ -34,12 +36,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
-# Changing these changes what a stage may produce; stage.py only decides when it runs.
-_FLOOR = (
-    *("artifacts", "base_model", "errors", "example", "objects", "scores", "storage"),
-    *("embeddings", "tombstones", "words", "words_kernel"),
-)
-_SHARED = tuple(f"{name}.py" for name in _FLOOR)
 # What stages say of their progress is meant to be seen; a worker's root logger stops at WARNING.
 logging.getLogger("tasks").setLevel(logging.INFO)
 _runs: dict[str, list[StageRun]] = defaultdict(list)
@@ -68,6 +64,11 @@ def stage(
     return decorate
 
 
+def one_at_a_time() -> TaskRunner[PrefectFuture[Any]]:
+    """Runs the tasks of ``Stage.map`` one after the other."""
+    return ThreadPoolTaskRunner(max_workers=1)  # type: ignore[return-value]
+
+
 class Stage(Generic[P, R]):
     """A callable stage; calling it inside a flow runs the task and records a ``StageRun``."""
 
@@ -86,7 +87,7 @@ class Stage(Generic[P, R]):
         self._libraries = libraries
         self._subject = subject
         self._depends = depends
-        self._work_seconds = 0.0
+        self._work_seconds: dict[str, float] = defaultdict(float)
         self._task: Task[..., Any] = task(
             name=name,
             description=inspect.getdoc(body),
@@ -101,16 +102,43 @@ class Stage(Generic[P, R]):
         )(self._timed)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        subject = self._subject(inspect.signature(self.body).bind(*args, **kwargs).arguments)
-        run_name = f"{self.name}-{subject}" if subject else self.name
-        prefect_task = self._task.with_options(task_run_name=run_name)
-        self._work_seconds = 0.0
+        arguments = inspect.signature(self.body).bind(*args, **kwargs).arguments
+        subject = self._subject(arguments)
+        prefect_task = self._named(subject)
         started = time.monotonic()
-        state = cast("State[R]", prefect_task(*args, **kwargs, return_state=True))
+        state = cast("State[R]", prefect_task(**arguments, return_state=True))
+        return self._result(prefect_task, arguments, state, subject, started)
+
+    def map(self, calls: Sequence[Mapping[str, Any]]) -> list[R]:
+        """Several calls, each a task of its own, by the task runner of the flow."""
+        subjects = [str(number) for number in range(1, len(calls) + 1)]
+        tasks = [self._named(subject) for subject in subjects]
+        futures = [named.submit(**call) for named, call in zip(tasks, calls, strict=True)]
+        results = []
+        for named, call, future, subject in zip(tasks, calls, futures, subjects, strict=True):
+            started = time.monotonic()
+            future.wait()
+            state = cast("State[R]", future.state)
+            results.append(self._result(named, call, state, subject, started))
+        return results
+
+    def _named(self, subject: str | None) -> Task[..., Any]:
+        run_name = f"{self.name}-{subject}" if subject else self.name
+        return self._task.with_options(task_run_name=run_name)
+
+    def _result(
+        self,
+        prefect_task: Task[..., Any],
+        arguments: Mapping[str, Any],
+        state: State[R],
+        subject: str | None,
+        started: float,
+    ) -> R:
+        """The result of a task that ended; made again where its artifact is gone from storage."""
         if _is_cached(state) and not _is_whole(state):
-            logger.warning("%s: its artifact is gone from storage; making it again", run_name)
+            logger.warning("%s: its artifact is gone from storage; making it again", self.name)
             again = prefect_task.with_options(refresh_cache=True)
-            state = cast("State[R]", again(*args, **kwargs, return_state=True))
+            state = cast("State[R]", again(**arguments, return_state=True))
         self._record(state, subject, time.monotonic() - started)
         return state.result()
 
@@ -124,7 +152,7 @@ class Stage(Generic[P, R]):
             try:
                 return self.body(*args, **kwargs)
             finally:
-                self._work_seconds += time.monotonic() - started
+                self._work_seconds[str(task_run.get_id())] += time.monotonic() - started
 
         return timed
 
@@ -150,7 +178,7 @@ class Stage(Generic[P, R]):
             subject=subject,
             state=how,
             seconds=round(seconds, 3),
-            work_seconds=round(self._work_seconds, 3),
+            work_seconds=round(self._work_seconds[str(state.state_details.task_run_id)], 3),
             num_in=getattr(result, "num_in", None),
             num_out=getattr(result, "num_out", None),
             uri=getattr(result, "uri", None),
@@ -186,16 +214,47 @@ def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
 
 @functools.cache
 def _source_digest(package: Path, floor: Path = Path(__file__).parent) -> str:
-    """Digest of the syntax trees of a stage's package and the shared floor.
+    """Digest of the syntax trees of a stage's package and of what it imports of the shared floor.
 
     Comments, docstrings and layout cost nothing; an edited line of code does.
     """
-    files = [*sorted(package.rglob("*.py")), *(floor / name for name in _SHARED)]
-    return digest_of([[f.name, _syntax(f.read_text(encoding="utf-8"))] for f in files])
+    files = sorted(package.rglob("*.py"))
+    trees = {f.relative_to(package).as_posix(): _tree(f) for f in files}
+    digests = [[name, _syntax(tree)] for name, tree in trees.items()]
+    found: dict[str, str] = {}
+    waiting = [name for tree in trees.values() for name in _imported(tree)]
+    while waiting:
+        name = waiting.pop()
+        file = floor / f"{name}.py"
+        if name in found or name == Path(__file__).stem or not file.is_file():
+            continue  # this module only decides when a stage runs
+        tree = _tree(file)
+        found[name] = _syntax(tree)
+        waiting += _imported(tree)
+    return digest_of([*digests, *sorted(found.items())])
 
 
-def _syntax(source: str) -> str:
-    tree = ast.parse(source)
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The modules directly in ``tasks`` that a module imports, wherever in its code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "tasks" and rest:
+                yield rest.partition(".")[0]
+
+
+def _syntax(tree: ast.Module) -> str:
+    """The tree without docstrings."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
@@ -211,5 +270,5 @@ def code_digest() -> str:
     folder = Path(__file__).parent
     files = sorted(folder.rglob("*.py"))
     names = [f.relative_to(folder).as_posix() for f in files]
-    trees = [_syntax(f.read_text(encoding="utf-8")) for f in files]
+    trees = [_syntax(_tree(f)) for f in files]
     return digest_of(list(zip(names, trees, strict=True)))

@@ -22,6 +22,7 @@ from tasks.example import normalise
 
 _WORD = re.compile(r"\w+")
 _FREE_TEXT_WORDS = 3  # a value of more words is worded freely: two wordings are no contradiction
+_CALLS_BEGIN = '[{"name": '
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,10 @@ def _named(value: str, own: str, other: str) -> bool:
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
+    """The members of a JSON object, or of the calls of tools by their places."""
+    said, begins, _ = text.partition(_CALLS_BEGIN)
+    if begins and (not said or said.endswith("\n")):
+        return _members_of_calls(said, text[len(said) :])
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -208,6 +213,19 @@ def _json_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _members_of_calls(said: str, text: str) -> dict[str, Any] | None:
+    """As ``rows.said_with_calls`` writes them: of two calls every difference counts by itself."""
+    try:
+        calls = json.loads(text)
+        members = {"said": said}
+        for number, call in enumerate(calls):
+            members[f"{number} name"] = call["name"]
+            members |= {f"{number} {key}": value for key, value in call["arguments"].items()}
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        return None  # an answer that only looks like calls
+    return members
 
 
 def _written(value: object) -> str:

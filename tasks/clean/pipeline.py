@@ -113,12 +113,12 @@ def _near_duplicates(account: Account, config: CleanConfig, task: TaskConfig) ->
     """Near-duplicates go; where their answers contradict each other, policy decides who stays."""
     rows = account.rows
     order = best_first(rows, config.duplicates.source_rank)
-    near = near_duplicates(rows.prompts, order, config.duplicates)
+    near = near_duplicates(rows.asked, order, config.duplicates)
     clusters = clusters_of(near.kept_of, near.similarity, order)
     rows = account.rows = with_eldest_split(rows, near.kept_of)
     ranks = source_ranks(rows, config.duplicates.source_rank)
     resolved = resolve(
-        clusters, rows.prompts, rows.answers, rows.column("id"), ranks, config.conflicts, task
+        clusters, rows.asked, rows.answers, rows.column("id"), ranks, config.conflicts, task
     )
     duplicates = [f for f in resolved.findings if f.reason == "near_duplicate"]
     contradictions = {f.index: f for f in resolved.findings if f.reason == "conflict"}

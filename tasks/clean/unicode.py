@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ftfy import TextFixerConfig, fix_text
 
 from tasks.clean.config import UnicodeConfig
-from tasks.clean.rows import Rows
+from tasks.clean.rows import Indices, Rows
 
 # Mojibake of UTF-8 is a run of two or more characters of the single-byte encodings that ftfy knows
 # (Windows-125x, Latin-1, Latin-2, Mac Roman, CP437); one alone tells only beside a space.
@@ -54,19 +54,29 @@ _JSON = _TEXT._replace(fix_line_breaks=False)
 
 
 def repair(rows: Rows, config: UnicodeConfig) -> tuple[Rows, int]:
-    """The rows with every turn mended, and how many rows that changed."""
+    """The rows with every turn, call and tool definition mended, and how many rows that changed."""
     if not config.enabled:
         return rows, 0
     turns = rows.turns
-    suspect = _suspects(turns.contents)
-    encoded = turns.contents.filter(suspect).dictionary_encode()
-    mended = pa.array(map(repair_text, encoded.dictionary.to_pylist()), turns.contents.type)
+    contents, in_contents = _mended(turns.contents)
+    calls, in_calls = _mended(turns.tool_calls)
+    tools, in_tools = _mended(rows.tools)
+    changed = np.unique([*turns.row_of[in_contents], *turns.row_of[in_calls], *in_tools])
+    if not len(changed):
+        return rows, 0
+    return rows.with_contents(contents, calls).with_column("tools", tools), len(changed)
+
+
+def _mended(texts: pa.Array) -> tuple[pa.Array, Indices]:
+    """(the texts mended, where that changed them)."""
+    suspect = _suspects(texts)
+    encoded = texts.filter(suspect).dictionary_encode()
+    mended = pa.array(map(repair_text, encoded.dictionary.to_pylist()), texts.type)
     replaced = pc.equal(mended, encoded.dictionary).take(encoded.indices)
     changed = np.flatnonzero(np.asarray(suspect))[~np.asarray(replaced, dtype=bool)]
     if not len(changed):
-        return rows, 0
-    contents = pc.replace_with_mask(turns.contents, suspect, mended.take(encoded.indices))
-    return rows.with_contents(contents), len(np.unique(turns.row_of[changed]))
+        return texts, changed
+    return pc.replace_with_mask(texts, suspect, mended.take(encoded.indices)), changed
 
 
 def _suspects(texts: pa.Array) -> pa.Array:

@@ -29,7 +29,9 @@ class DecodingConfig(Record):
     )
     batch_size: int = Field(16, ge=1, le=1024, description="Prompts generated for at once.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Precision of the weights; auto: bfloat16 on a GPU, float32 on a CPU."
+        "auto",
+        description="Precision of the weights; auto: bfloat16 where the processor computes in it, "
+        "else float32.",
     )
     latency_samples: int = Field(
         12, ge=0, le=10_000, description="Answers timed one by one for the latency; 0: none."

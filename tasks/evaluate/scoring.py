@@ -10,9 +10,9 @@ import numpy as np
 
 from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
+from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import EvaluateConfig
-from tasks.evaluate.generate import Answer
-from tasks.evaluate.metrics import metrics_for
+from tasks.metrics import metrics_for
 from tasks.scores import MetricScores, interval
 
 logger = logging.getLogger(__name__)

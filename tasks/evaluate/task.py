@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 from prefect.runtime import flow_run
 
 from tasks.artifacts import Answers, Contestant, EvalReport, GoldenSet, TaskConfig
+from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import DecodingConfig, EvaluateConfig
-from tasks.example import from_table
+from tasks.example import Example, from_table
 from tasks.looks import log_look
 from tasks.objects import Store, open_store
+from tasks.openai_client import load_hosted, make_client
 from tasks.scores import to_columns
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
@@ -40,13 +42,11 @@ def _judge_state(arguments: Mapping[str, Any]) -> str:
 )
 def generate_answers(contestant: Contestant, golden: GoldenSet, config: DecodingConfig) -> Answers:
     """Let a contestant answer the golden rows; the look at them is logged."""
-    from tasks.evaluate.generate import generate
-
     store = open_store()
     rows = from_table(pq.read_table(fetch(store, golden.uri, golden.digest) / "examples.parquet"))
     adapter = _adapter_folder(store, contestant)
     log_look(store, golden, contestant, flow_run.get_id())
-    answers, tokens_per_second = generate(rows, contestant.base_model, adapter, config)
+    answers, tokens_per_second = _answers(rows, contestant, adapter, config)
     with scratch() as folder:
         pq.write_table(
             pa.Table.from_pylist([asdict(a) for a in answers]), folder / "answers.parquet"
@@ -73,7 +73,6 @@ def evaluate(
     contestant: Contestant, answers: Answers, config: EvaluateConfig, task: TaskConfig
 ) -> EvalReport:
     """Score a contestant's answers: each metric with its interval, the judge where configured."""
-    from tasks.evaluate.generate import Answer
     from tasks.evaluate.scoring import score, summarise
 
     store = open_store()
@@ -93,6 +92,21 @@ def evaluate(
         metrics=summarise(scores, config),
         judge=judge,
     )
+
+
+def _answers(
+    rows: list[Example], contestant: Contestant, folder: Path | None, config: DecodingConfig
+) -> tuple[list[Answer], float]:
+    """By the model's weights, or by the API that keeps them; and the tokens a second."""
+    hosted = load_hosted(folder) if folder is not None else None
+    if hosted is not None:
+        from tasks.evaluate.hosted import answer_hosted
+
+        with make_client(hosted.base_url, os.environ) as client:
+            return answer_hosted(rows, hosted.model_id, client, config.max_new_tokens)
+    from tasks.evaluate.generate import generate  # torch, only where weights are run
+
+    return generate(rows, contestant.base_model, folder, config)
 
 
 def _adapter_folder(store: Store, contestant: Contestant) -> Path | None:

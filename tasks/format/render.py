@@ -1,22 +1,33 @@
-"""One conversation -> token ids and labels, by the base model's own chat template.
+"""Conversations -> token ids and labels, by the base model's own chat template.
 
 The labels are the ids of the assistant's turns, each up to and with its end-of-turn token, and
--100 elsewhere. The ids before an answer are exactly those that inference sends: a row for which
-they are not is an error of the template, not of the row.
+-100 elsewhere. What stands before an answer is exactly what inference sends: the template with the
+assistant's header open over the turns before. Where a template shows history differently from how
+it was said (Qwen3 drops earlier thinking), each answer gets a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import jinja2
+from typing import Any, Literal, NamedTuple
 
 from tasks.errors import TemplateError
 from tasks.example import Message
+from tasks.format.complete import left_out
+from tasks.format.config import Reason
+from tasks.format.marks import MaskSource, Span, marked, mask_source
+from tasks.format.template import Conversation, Template
 
 IGNORED = -100  # torch.nn.CrossEntropyLoss's ignore_index, which Transformers shares
+MultiTurn = Literal["auto", "together", "unroll"]
+
+
+class Refusal(NamedTuple):
+    """Why a row cannot be trained on."""
+
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,7 @@ class Rendered:
 
     input_ids: list[int]
     labels: list[int]
+    mask_source: MaskSource = "prefixes"
 
     @property
     def num_trained(self) -> int:
@@ -32,90 +44,165 @@ class Rendered:
         return sum(label != IGNORED for label in self.labels)
 
 
-def render(messages: Sequence[Message], tokenizer: Any) -> Rendered:
-    """The whole conversation with labels on every assistant turn.
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A conversation up to one answer: the text, its encoding, and where the answer stands."""
 
-    Raises TemplateError when the template is missing, when a prompt is not a prefix of the
-    conversation, when an answer lacks the end-of-turn token, or when BOS is doubled.
-    """
-    input_ids = _ids(messages, tokenizer)
-    labels = [IGNORED] * len(input_ids)
-    for turn, message in enumerate(messages):
-        if message.role == "assistant":
-            start, end = _answer_span(messages[: turn + 1], input_ids, tokenizer)
-            labels[start:end] = input_ids[start:end]
-    _check_bos(input_ids, tokenizer)
-    return Rendered(input_ids, labels)
+    conversation: Conversation
+    text: str
+    encoding: Any
+    ids: list[int]
+    span: Span | Refusal
 
 
-def prompt_ids(messages: Sequence[Message], tokenizer: Any) -> list[int]:
+def prompt_ids(messages: Sequence[Message], tokenizer: Any, tools: str | None = None) -> list[int]:
     """What inference sends for these messages: the template with the assistant's header open."""
-    return _ids(messages, tokenizer, add_generation_prompt=True)
+    template = Template(tokenizer)
+    return template.ids(template.texts([Conversation.of(messages, tools)], prompt=True))[0]
 
 
-def _answer_span(
-    messages: Sequence[Message], input_ids: list[int], tokenizer: Any
-) -> tuple[int, int]:
-    """Where the last of ``messages`` stands in ``input_ids``, with its end-of-turn token."""
-    prompt = prompt_ids(messages[:-1], tokenizer)
-    _check_prefix(prompt, input_ids, tokenizer)
-    upto = _ids(messages, tokenizer)
-    _check_prefix(upto, input_ids, tokenizer)
-    answer = upto[len(prompt) :]
-    if tokenizer.eos_token_id not in answer:
-        raise TemplateError(
-            f"The chat template of {tokenizer.name_or_path} ends an answer without its "
-            f"end-of-turn token {tokenizer.eos_token!r}: the model would never learn to stop. "
-            f"The answer rendered as {tokenizer.decode(answer)!r}."
-        )
-    # What the template puts behind the end of the turn (ChatML: a line break) is never generated.
-    length = len(answer) - answer[::-1].index(tokenizer.eos_token_id)
-    return len(prompt), len(prompt) + length
+def render(
+    conversations: Sequence[Conversation], template: Template, multi_turn: MultiTurn = "auto"
+) -> list[list[Rendered] | Refusal]:
+    """The training rows of each conversation, which ends with an answer, or why it has none.
+
+    One row where all its answers can be trained together, else one for each. Raises TemplateError
+    when the template cannot render a conversation, or not ``together`` as asked.
+    """
+    turns = _turns(conversations, template)
+    return [
+        _rows([next(turns) for _ in conversation.answers], template, multi_turn)
+        for conversation in conversations
+    ]
 
 
-def _ids(
-    messages: Sequence[Message], tokenizer: Any, *, add_generation_prompt: bool = False
-) -> list[int]:
-    if not tokenizer.chat_template:
-        raise TemplateError(
-            f"{tokenizer.name_or_path} has no chat template. Take an instruct model, or save the "
-            "template that it is to be served with as chat_template.jinja in its folder."
-        )
-    try:
-        ids: list[int] = tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            return_dict=False,
-        )
-    except jinja2.TemplateError as error:  # broken, or it refuses a role
-        roles = ", ".join(m.role for m in messages)
-        raise TemplateError(
-            f"The chat template of {tokenizer.name_or_path} cannot render the turns {roles}: "
-            f"{error}. Leave out what it refuses (a system turn comes from task.system_prompt), or "
-            "mend chat_template.jinja."
-        ) from error
-    return ids
-
-
-def _check_prefix(prefix: list[int], whole: list[int], tokenizer: Any) -> None:
-    if whole[: len(prefix)] == prefix:
+def _turns(conversations: Sequence[Conversation], template: Template) -> Iterator[_Turn]:
+    """Every answer of every conversation, rendered and tokenised in one batch."""
+    asked = [c.first(i) for c in conversations for i in c.answers]
+    answered = [c.first(i + 1) for c in conversations for i in c.answers]
+    if not answered:
         return
-    at = next(i for i, (a, b) in enumerate(zip(prefix, [*whole, None], strict=False)) if a != b)
-    sent, trained = (tokenizer.decode(ids[at : at + 5]) for ids in (prefix, whole))
-    raise TemplateError(
-        f"The chat template of {tokenizer.name_or_path} renders a prompt that is not the beginning "
-        f"of the conversation: they differ at token {at}, {sent!r} against {trained!r}. "
-        "Training on it would teach something else than what inference sends."
+    prompts = template.ids(template.texts(asked, prompt=True))
+    texts = template.texts(answered)
+    encoded = template.encoded(texts)
+    rows = zip(answered, texts, prompts, encoded["input_ids"], encoded.encodings, strict=True)
+    for conversation, text, prompt, ids, encoding in rows:
+        yield _Turn(conversation, text, encoding, ids, _span(prompt, ids, template))
+
+
+def _rows(
+    turns: list[_Turn], template: Template, multi_turn: MultiTurn
+) -> list[Rendered] | Refusal:
+    if not turns:
+        return Refusal("nothing_to_train", "expected a turn of the assistant's, came none")
+    for turn in turns:
+        if isinstance(turn.span, Refusal):
+            return turn.span
+    spans = [turn.span for turn in turns if not isinstance(turn.span, Refusal)]
+    for turn in turns:
+        if missing := left_out(turn.conversation, turn.text):
+            return Refusal("dropped_turn", f"the template leaves out {missing}")
+    odd = _first_retold(turns, spans)
+    if odd is not None and multi_turn == "together":
+        raise TemplateError(
+            f"format.multi_turn is together, but the chat template of {template.name} shows answer "
+            f"{odd + 1} of {len(turns)} differently once the conversation goes on. Set it to auto "
+            "or unroll: then each answer is a row of its own."
+        )
+    if odd is None and (multi_turn != "unroll" or len(turns) == 1):
+        found = [_labelled(turns[-1], spans, template)]
+    else:
+        found = [_labelled(t, [s], template) for t, s in zip(turns, spans, strict=True)]
+    rows = []
+    for row in found:
+        if isinstance(row, Refusal):
+            return row
+        rows.append(row)
+    return rows
+
+
+def _span(prompt: list[int], ids: list[int], template: Template) -> Span | Refusal:
+    """Where the answer stands: behind the prompt, up to and with its end-of-turn token."""
+    if ids[: len(prompt)] != prompt:
+        return _difference(prompt, ids, template)
+    # What the template puts behind the end of the turn (ChatML: a line break) is never generated.
+    for end in range(len(prompt), len(ids)):
+        if ids[end] in template.stop_ids:
+            return len(prompt), end + 1
+    return Refusal(
+        "end_not_trained",
+        f"the template ends an answer without an end-of-turn token ({template.stops}): the model "
+        f"would never learn to stop; rendered {template.tokenizer.decode(ids[len(prompt) :])!r}",
     )
 
 
-def _check_bos(input_ids: list[int], tokenizer: Any) -> None:
-    bos = tokenizer.bos_token_id
+def _difference(prompt: list[int], ids: list[int], template: Template) -> Refusal:
+    at = next(i for i, (a, b) in enumerate(zip(prompt, [*ids, None], strict=False)) if a != b)
+    sent, trained = (template.tokenizer.decode(part[at : at + 5]) for part in (prompt, ids))
+    return Refusal(
+        "prompt_differs",
+        f"what inference sends and what would be trained differ at token {at}, {sent!r} against "
+        f"{trained!r}",
+    )
+
+
+def _first_retold(turns: list[_Turn], spans: list[Span]) -> int | None:
+    """The first answer that the whole conversation does not hold as it was given, if any."""
+    whole = turns[-1].ids
+    for number, (turn, (_, end)) in enumerate(zip(turns, spans, strict=True)):
+        if turn.ids[:end] != whole[:end]:
+            return number
+    return None
+
+
+def _labelled(turn: _Turn, spans: list[Span], template: Template) -> Rendered | Refusal:
+    bos = template.tokenizer.bos_token_id
     # ChatML models name their turn opener as BOS; it stands before every turn, never twice in line.
-    if bos is not None and input_ids[:2] == [bos, bos]:
-        raise TemplateError(
-            f"The chat template of {tokenizer.name_or_path} begins with two BOS tokens "
-            f"({tokenizer.bos_token!r}): one comes from the template, one from the tokenizer. "
-            "Remove the one in the template or set add_bos_token to false."
+    if bos is not None and turn.ids[:2] == [bos, bos]:
+        return Refusal(
+            "doubled_bos",
+            f"begins with two BOS tokens ({template.tokenizer.bos_token!r}): one comes from the "
+            "template, one from the tokenizer",
         )
+    source = mask_source(template, turn.conversation.tools)
+    chosen = spans
+    if source != "prefixes":
+        marks = marked(turn.conversation, turn.text, turn.encoding, template)
+        agreed = _agreed(marks, spans)
+        if source == "TRL's marks" and agreed != spans:
+            source = "prefixes"
+        elif isinstance(agreed, Refusal):
+            return agreed
+        else:
+            chosen = agreed
+    labels = [IGNORED] * len(turn.ids)
+    for start, end in chosen:
+        labels[start:end] = turn.ids[start:end]
+    if not chosen:
+        return Refusal("nothing_to_train", "the template's generation marks hold no answer")
+    return Rendered(turn.ids, labels, source)
+
+
+def _agreed(marks: list[Span], spans: list[Span]) -> list[Span] | Refusal:
+    """The answers inside marks; those that the marks leave out are not to be trained.
+
+    Marks may go on behind the end of the turn, but must begin with the answer and hold its end.
+    """
+    kept = []
+    for start, end in spans:
+        over = [mark for mark in marks if mark[0] < end and start < mark[1]]
+        if over and over[0][0] != start:
+            return Refusal(
+                "prompt_differs",
+                f"the template's generation mark begins at token {over[0][0]}, the answer at "
+                f"{start}",
+            )
+        if over and over[-1][1] < end:
+            return Refusal(
+                "end_not_trained",
+                f"the template's generation mark ends at token {over[-1][1]}, before the "
+                f"end-of-turn token at {end - 1}",
+            )
+        if over:
+            kept.append((start, end))
+    return kept

@@ -111,8 +111,8 @@ def _strata(
     allowed = [
         i
         for i, e in enumerate(examples)
-        if e.source in config.sources and e.prompt.strip() and e.answer.strip()
-        if e.messages[-1].role == "assistant"
+        if e.source in config.sources and e.prompt.strip()
+        if e.messages[-1].role == "assistant" and (e.answer.strip() or e.messages[-1].tool_calls)
     ]
     for index in _by_hash(examples, allowed):
         distinct.setdefault(normalise(examples[index].prompt), index)

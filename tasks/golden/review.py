@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,11 @@ class Turn(Record):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: str | None = Field(None, description="JSON text, as in an example; not for editing")
+    tool_call_id: str | None = None
+
+    def as_message(self) -> Message:
+        return Message(self.role, self.content, self.tool_calls, self.tool_call_id)
 
 
 class ReviewedRow(Record):
@@ -45,6 +51,7 @@ class ReviewedRow(Record):
     group: str
     created_at: datetime | None = None
     label: str | None = None
+    tools: str | None = Field(None, description="JSON text, as in an example")
 
 
 def rows_of(proposed: Sequence[Proposed], system_prompt: str | None) -> list[ReviewedRow]:
@@ -53,15 +60,16 @@ def rows_of(proposed: Sequence[Proposed], system_prompt: str | None) -> list[Rev
         ReviewedRow(
             stratum=" / ".join(part for part in p.stratum if part),
             # Of what is proposed: redaction may have changed what was ingested.
-            id=content_id(p.example.messages),
+            id=content_id(p.example.messages, p.example.tools),
             messages=tuple(
-                Turn.model_validate({"role": m.role, "content": m.content})
+                Turn.model_validate(asdict(m))
                 for m in p.example.messages
                 if (m.role, m.content) != ("system", system_prompt)
             ),
             group=p.example.group,
             created_at=p.example.created_at,
             label=p.example.label,
+            tools=p.example.tools,
         )
         for p in proposed
     ]
@@ -159,18 +167,19 @@ def _check(row: ReviewedRow, where: str) -> None:
     if row.status == "accept" and _content(row) != row.id:
         raise DataError(f"{where} was changed but is marked accept. Set its status to edit.")
     last = row.messages[-1]
-    if last.role != "assistant" or not last.content.strip():
+    if last.role != "assistant" or not (last.content.strip() or last.tool_calls):
         raise DataError(f"{where}: expected an assistant's answer in the end. Write it, or reject.")
 
 
 def _content(row: ReviewedRow) -> str:
-    return content_id([Message(turn.role, turn.content) for turn in row.messages])
+    return content_id([turn.as_message() for turn in row.messages], row.tools)
 
 
 def _final(row: ReviewedRow) -> dict[str, Any]:
-    return {
-        "messages": [turn.model_dump() for turn in row.messages],
+    final = {
+        "messages": [turn.as_message().as_chat() for turn in row.messages],
         "group": row.group,
         "created_at": row.created_at.isoformat() if row.created_at else None,
         "label": row.label,
     }
+    return final if row.tools is None else final | {"tools": json.loads(row.tools)}

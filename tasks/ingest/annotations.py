@@ -30,6 +30,7 @@ from tasks.ingest.fields import (
     text,
     time,
 )
+from tasks.ingest.tools import tools_of
 
 # Where a task keeps its prompt when the config does not say.
 PROMPTS = ("messages", "prompt", "text")
@@ -134,11 +135,16 @@ def _chosen(pairs: list[_Pair], how: Literal["latest", "majority", "all"]) -> It
 
 def _majority(pairs: list[_Pair]) -> list[_Pair]:
     """Those who gave the answer that more than half of all gave; none where there is no such."""
-    votes = Counter((draft.messages[-1].content, draft.label) for _, draft in pairs)
+    votes = Counter(_vote(draft) for _, draft in pairs)
     ((winner, num_votes),) = votes.most_common(1)
     if 2 * num_votes <= len(pairs):
         return []
-    return [p for p in pairs if (p[1].messages[-1].content, p[1].label) == winner]
+    return [p for p in pairs if _vote(p[1]) == winner]
+
+
+def _vote(draft: Draft) -> tuple[str | None, ...]:
+    last = draft.messages[-1]
+    return last.content, last.tool_calls, draft.label
 
 
 def _latest(pairs: list[_Pair]) -> Draft:
@@ -158,12 +164,15 @@ def _draft(
             detail = "expected a conversation that waits for an answer, came one with its answer"
             raise FieldError("messages", "already_answered", detail)
         messages.append(Message("assistant", _answer(given, scope, columns.assistant)))
+    # Without a call a field of that name may be anything.
+    usual = "tools" if any(m.tool_calls for m in messages) else None
     return Draft(
         messages,
         label=optional_text(scope, columns.label) if columns.label else _own_label(given),
         group=optional_text(scope, columns.group) or content_id(prompt),
         created_at=time(scope, columns.created_at) if columns.created_at else given.created_at,
         meta=given.meta,
+        tools=tools_of(task, columns.tools, usual),
     )
 
 

@@ -1,10 +1,12 @@
 """Chat turns of other tools -> messages, or the reason why they cannot be kept as they are.
 
-A message here is a role and a text. So text parts are joined with nothing between them, as OpenAI
-and the chat templates read them, ``developer`` is OpenAI's newer name of ``system``, and a turn
-with anything else that the model would see or learn (tool calls, images, audio, a refusal, a
-participant's name) is refused rather than cut down. Ids, times and a model's hidden reasoning are
-not part of what was said and are left aside.
+A message here is a role and a text, with the calls of tools that it makes or the id of the one that
+it answers. So text parts are joined with nothing between them, as OpenAI and the chat templates
+read them, ``developer`` is OpenAI's newer name of ``system``, and a turn with anything else that
+the model would see or learn (images, audio, a refusal, a participant's name, the ``function_call``
+that ``tool_calls`` replaced) is refused rather than cut down. Times, ids of turns and a model's
+hidden reasoning are not part of what was said and are left aside, and so is the name in a tool's
+turn where it repeats that of the call.
 
 Forms: OpenAI's chat completion messages and fine-tuning files (platform.openai.com, API reference
 and "Supervised fine-tuning"); ShareGPT's ``from`` and ``value`` with the role names of FastChat and
@@ -13,24 +15,23 @@ of LLaMA-Factory's ``data/README.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tasks.example import Message
 from tasks.ingest.draft import Left
 from tasks.ingest.fields import FieldError, exact, shown
+from tasks.ingest.tools import calls, is_nothing, spoken_calls
 
 _ROLES = {"developer": "system"}
 # What a message may hold beside its text that changes what the model sees or learns.
 _REFUSED = {
-    "tool_calls": "tool_calls_unsupported",
     "function_call": "tool_calls_unsupported",
-    "tool_call_id": "tool_calls_unsupported",
     "refusal": "refusal_unsupported",
     "audio": "unsupported_content",
     "name": "name_unsupported",
 }
-_NOTHING: tuple[object, ...] = (None, "", [], {}, "[]")
 
 _SPEAKERS = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -38,22 +39,43 @@ _SPEAKERS = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("tool", "observation", "function_response", "tool_response"), "tool"),
 }
-_CALLS = ("function_call", "tool_call", "function")
+_CALLS = ("function_call", "tool_call")
+_AMBIGUOUS = "function"  # a call to some, the result of one to others
 
 
 def chat_messages(turns: object, field: str) -> list[Message]:
     """OpenAI's chat messages; raises FieldError for a turn that cannot be kept whole."""
-    return [chat_message(turn, f"{field}[{i}]") for i, turn in enumerate(_turns(turns, field))]
+    listed = _turns(turns, field)
+    messages = [chat_message(turn, f"{field}[{i}]") for i, turn in enumerate(listed)]
+    for index, (turn, message) in enumerate(zip(listed, messages, strict=True)):
+        name = turn.get("name")
+        if message.role == "tool" and not is_nothing(name) and name != _called(messages, index):
+            detail = f"expected the name of the call that it answers, came {shown(name)}"
+            raise FieldError(f"{field}[{index}].name", "name_unsupported", detail)
+    return messages
 
 
 def chat_message(turn: object, field: str) -> Message:
     """One of them."""
     turn = _object(turn, field, "role", "content")
-    for key, reason in _REFUSED.items():
-        if not _is_nothing(turn.get(key)):
-            raise FieldError(f"{field}.{key}", reason, f"expected a turn of text, came a {key}")
     role = _string(turn, "role", field)
-    return Message(_ROLES.get(role, role), _content(turn, field))
+    for key, reason in _REFUSED.items():
+        if not is_nothing(turn.get(key)) and (key, role) != ("name", "tool"):
+            raise FieldError(f"{field}.{key}", reason, f"expected a turn of text, came a {key}")
+    made = None if is_nothing(turn.get("tool_calls")) else turn["tool_calls"]
+    answered = (
+        None if is_nothing(turn.get("tool_call_id")) else _string(turn, "tool_call_id", field)
+    )
+    for key, given, owner in (
+        ("tool_calls", made, "assistant"), ("tool_call_id", answered, "tool")
+    ):  # fmt: skip
+        if given is not None and role != owner:
+            detail = f"expected it in a turn of the role {owner}, came {shown(role)}"
+            raise FieldError(f"{field}.{key}", f"{key}_misplaced", detail)
+    if made is None:
+        return Message(_ROLES.get(role, role), _content(turn, field), None, answered)
+    content = "" if turn.get("content") is None else _content(turn, field)
+    return Message(role, content, calls(made, f"{field}.tool_calls"))
 
 
 def sharegpt_messages(turns: object, field: str) -> list[Message]:
@@ -85,12 +107,11 @@ def with_system(system: str | None, messages: list[Message], field: str) -> list
     return messages
 
 
-def refuse_tools(values: dict[str, Any], prefix: str = "") -> None:
-    """Raises FieldError for a conversation with tools, whose definitions the model would see."""
-    for key in ("tools", "functions"):
-        if not _is_nothing(values.get(key)):
-            detail = "expected a conversation without tools: their definitions cannot be kept"
-            raise FieldError(prefix + key, "tools_unsupported", detail)
+def refuse_functions(values: dict[str, Any], prefix: str = "") -> None:
+    """Raises FieldError for definitions in the form that ``tools`` replaced."""
+    if not is_nothing(values.get("functions")):
+        detail = "expected `tools`, came the `functions` that they replaced: write them anew"
+        raise FieldError(f"{prefix}functions", "tools_unsupported", detail)
 
 
 def weights(turns: object, field: str) -> Left | None:
@@ -141,7 +162,9 @@ def _spoken(turn: object, speaker: str, said: str, field: str) -> Message:
     turn = _object(turn, field, speaker, said)
     name = _string(turn, speaker, field)
     if name.lower() in _CALLS:
-        detail = f"expected a turn of text, came a {name}"
+        return Message("assistant", "", spoken_calls(_string(turn, said, field), f"{field}.{said}"))
+    if name.lower() == _AMBIGUOUS:
+        detail = f"expected {' or '.join(_CALLS)}, or tool, came {name}, which may be either"
         raise FieldError(f"{field}.{speaker}", "tool_calls_unsupported", detail)
     if name.lower() not in _SPEAKERS:
         detail = f"expected one of {', '.join(_SPEAKERS)}, came {shown(name)}"
@@ -165,5 +188,17 @@ def _string(values: dict[str, Any], key: str, field: str) -> str:
     return exact(values[key], f"{field}.{key}")
 
 
-def _is_nothing(value: object) -> bool:
-    return any(value == nothing and type(value) is type(nothing) for nothing in _NOTHING)
+def _called(messages: Sequence[Message], index: int) -> str | None:
+    """The function that a tool's turn answers: by its id, without one by its place."""
+    first = index
+    while first and messages[first - 1].role == "tool":
+        first -= 1
+    if not first or messages[first - 1].tool_calls is None:
+        return None
+    made = json.loads(messages[first - 1].tool_calls or "[]")
+    sought = messages[index].tool_call_id
+    if sought is None:
+        found = made[index - first : index - first + 1]
+    else:
+        found = [call for call in made if call.get("id") == sought]
+    return str(found[0]["function"]["name"]) if found else None

@@ -27,6 +27,11 @@ class ColumnMapping(Record):
     history: str | None = Field(
         None, description="Column with [question, answer] pairs of earlier turns; alpaca only"
     )
+    tools: str | None = Field(
+        None,
+        description="Column with the definitions of the functions that the model may call, a list "
+        "or its JSON text; the column `tools` of a conversation where it is not given",
+    )
     group: str | None = Field(
         None, description="Column that names the conversation or customer a split must not cut"
     )
@@ -42,13 +47,13 @@ ANNOTATION_SHAPES = ("label_studio", "argilla", "labelbox", "scale")
 
 # What `columns` may name beside system, group, created_at and label.
 _MAPPABLE: dict[str, tuple[str, ...]] = {
-    "columns": ("messages", "user", "assistant"),
-    "chat": ("messages",),
-    "prompt_completion": ("user", "assistant"),
-    "alpaca": ("user", "assistant", "input", "history"),
-    "sharegpt": ("messages",),
+    "columns": ("messages", "user", "assistant", "tools"),
+    "chat": ("messages", "tools"),
+    "prompt_completion": ("user", "assistant", "tools"),
+    "alpaca": ("user", "assistant", "input", "history", "tools"),
+    "sharegpt": ("messages", "tools"),
     "gateway_log": (),
-    **dict.fromkeys(ANNOTATION_SHAPES, ("messages", "user", "assistant")),
+    **dict.fromkeys(ANNOTATION_SHAPES, ("messages", "user", "assistant", "tools")),
 }
 
 
@@ -126,7 +131,7 @@ class SourceConfig(Record):
     def _one_shape(self) -> Self:
         named = {
             name
-            for name in ("messages", "user", "assistant", "input", "history")
+            for name in ("messages", "user", "assistant", "input", "history", "tools")
             if getattr(self.columns, name) is not None
         }
         unfit = named - set(_MAPPABLE[self.shape])

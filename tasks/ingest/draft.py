@@ -11,13 +11,17 @@ from tasks.example import Message
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An example without what comes from its source and task. ``group`` None: its own content."""
+    """An example without what comes from its source and task. ``group`` None: its own content.
+
+    ``tools``: the canonical JSON text of the functions that the model may call.
+    """
 
     messages: list[Message]
     label: str | None = None
     group: str | None = None
     created_at: datetime | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    tools: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ def batches_of(made: Iterator[Made]) -> Iterator[Batch]:
         count += 1
         if isinstance(one, Example):
             batch.examples.append(one)
-            size += sum(len(message.content) for message in one.messages)
+            size += sum(len(m.content) + len(m.tool_calls or "") for m in one.messages)
+            size += len(one.tools or "")
         elif isinstance(one, BadRow):
             batch.quarantined.append(one)
             size += len(one.raw)
@@ -88,6 +89,12 @@ def _texts(example: Example) -> Iterator[tuple[str, str]]:
     for index, message in enumerate(example.messages):
         yield f"messages[{index}].content", message.content
         yield f"messages[{index}].role", message.role
+        if message.tool_calls is not None:
+            yield f"messages[{index}].tool_calls", message.tool_calls
+        if message.tool_call_id is not None:
+            yield f"messages[{index}].tool_call_id", message.tool_call_id
+    if example.tools is not None:
+        yield "tools", example.tools
     yield "group", example.group
     if example.label is not None:
         yield "label", example.label

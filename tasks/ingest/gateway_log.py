@@ -16,9 +16,10 @@ A streamed answer is logged assembled, as the same object. Of several choices th
 
 An example is the request's messages with the last correction as the answer, else with the response
 where the latest verdict accepts it: ``accepted``, or without it a score of at least ``min_score``.
-With a correction it does not matter how the response ended; an empty correction is none. What is
-not learned from is left out and counted: ``status_not_200``, ``feedback_missing``,
-``feedback_rejected``, ``answer_truncated``, ``answer_filtered``.
+The request's tools are the example's, and a response may call them; a correction is a text. With
+one it does not matter how the response ended; an empty correction is none. What is not learned from
+is left out and counted: ``status_not_200``, ``feedback_missing``, ``feedback_rejected``,
+``answer_truncated``, ``answer_filtered``.
 
 The log is joined to late feedback by the gateway, not here: it writes a record once the time for
 its feedback is over, so that reading needs the memory of one record. A line with feedback alone is
@@ -34,7 +35,7 @@ from decimal import Decimal
 from typing import Any
 
 from tasks.example import Message
-from tasks.ingest.chat import chat_message, chat_messages, refuse_tools, with_system
+from tasks.ingest.chat import chat_message, chat_messages, refuse_functions, with_system
 from tasks.ingest.config import SourceConfig
 from tasks.ingest.draft import Draft, Left, Made
 from tasks.ingest.fields import (
@@ -50,6 +51,7 @@ from tasks.ingest.fields import (
     shown,
     time,
 )
+from tasks.ingest.tools import definitions
 
 _ENDINGS = {"length": "answer_truncated", "content_filter": "answer_filtered"}
 
@@ -69,7 +71,7 @@ def gateway_log(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
         yield Left(reason)
         return
     request = an_object(values, "request")
-    refuse_tools(request, "request.")
+    refuse_functions(request, "request.")
     prompt = chat_messages(column(values, "request.messages"), "request.messages")
     answer = _answer(values) if correction is None else Message("assistant", correction)
     columns = source.columns
@@ -80,6 +82,7 @@ def gateway_log(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
         group=optional_text(values, columns.group) or _group(values, request),
         created_at=time(values, columns.created_at or "created_at"),
         meta=names(**{key: values.get(key) for key in ("request_id", "model", "model_version")}),
+        tools=definitions(request.get("tools"), "request.tools"),
     )
 
 

@@ -21,6 +21,14 @@ MAX_DEPTH = 128  # a fixed one: Python's own limit depends on who calls
 _MAX_EXPONENT = 400  # just beyond a float's; 1e999999999 written out would fill the memory
 
 
+class JSONTextError(Exception):
+    """A JSON text that cannot be read: a stable reason and what was expected."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, printable(detail)
+
+
 class _DuplicateKeyError(ValueError):
     pass
 
@@ -53,27 +61,34 @@ def read_json_lines(
 
 def parse_json(name: str, number: int, raw: bytes) -> Row | BadRow:
     """One JSON object as a row, its numbers and keys exactly as they were written."""
-
-    def bad(reason: str, detail: str) -> BadRow:
-        return BadRow(name, number, None, reason, f"expected {printable(detail)}", raw)
-
     try:
-        values = _DECODER.decode(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return bad("invalid_utf8", f"UTF-8: {error}")
-    except _DuplicateKeyError as error:
-        return bad("duplicate_key", f"each key once, came {error} twice")
-    except _NumberError as error:
-        return bad("number_out_of_range", f"a number, came {error}")
-    except RecursionError:
-        return bad("too_deep", f"at most {MAX_DEPTH} levels of nesting")
-    except ValueError as error:  # also a number of more than 4,300 digits
-        return bad("nul_character" if b"\0" in raw else "invalid_json", f"a JSON object: {error}")
+        values = decoded(raw)
+    except JSONTextError as fault:
+        return BadRow(name, number, None, fault.reason, f"expected {fault.detail}", raw)
     if not isinstance(values, dict):
-        return bad("not_an_object", f"a JSON object, came {type(values).__name__}")
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(values, MAX_DEPTH):
-        return bad("too_deep", f"at most {MAX_DEPTH} levels of nesting")
+        detail = f"expected a JSON object, came {type(values).__name__}"
+        return BadRow(name, number, None, "not_an_object", detail, raw)
     return Row(name, number, values, raw)
+
+
+def decoded(raw: bytes) -> Any:
+    """What a JSON text says, numbers and keys as they were written; raises JSONTextError."""
+    try:
+        value = _DECODER.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise JSONTextError("invalid_utf8", f"UTF-8: {error}") from error
+    except _DuplicateKeyError as error:
+        raise JSONTextError("duplicate_key", f"each key once, came {error} twice") from error
+    except _NumberError as error:
+        raise JSONTextError("number_out_of_range", f"a number, came {error}") from error
+    except RecursionError as error:
+        raise JSONTextError("too_deep", f"at most {MAX_DEPTH} levels of nesting") from error
+    except ValueError as error:  # also a number of more than 4,300 digits
+        reason = "nul_character" if b"\0" in raw else "invalid_json"
+        raise JSONTextError(reason, f"a JSON object: {error}") from error
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise JSONTextError("too_deep", f"at most {MAX_DEPTH} levels of nesting")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _suffix(file: str) -> str:
 
 def _example(draft: Draft, row: Row, source: SourceConfig, task: TaskConfig) -> Example:
     """The draft as an example, its system turn from the task when it has none of its own."""
-    identity = content_id(draft.messages)
+    identity = content_id(draft.messages, draft.tools)
     messages = draft.messages
     is_own = not source.general  # a general instruction is not to be answered as the task's are
     if is_own and task.system_prompt and not any(m.role == "system" for m in messages):
@@ -131,4 +131,5 @@ def _example(draft: Draft, row: Row, source: SourceConfig, task: TaskConfig) -> 
         created_at=draft.created_at,
         label=draft.label,
         meta={"file": row.file, "line": str(row.line), **draft.meta, **kind},
+        tools=draft.tools,
     )

@@ -32,6 +32,7 @@ from tasks.ingest.fields import (
     optional_text,
     shown,
 )
+from tasks.ingest.tools import tools_of
 
 
 def scale(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
@@ -111,6 +112,7 @@ def _threads(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
             group=optional_text(values, columns.group) or _task_group(values),
             created_at=as_time(values.get("completed_at"), "completed_at"),
             meta=names(task=values.get("task_id"), thread=thread.get("id")),
+            tools=tools_of(values, columns.tools, None),
         )
 
 

@@ -1,8 +1,9 @@
 """The shapes of rows without a tool of their own: columns, chat, pairs, Alpaca and ShareGPT.
 
 Formats: OpenAI's fine-tuning files ("Supervised fine-tuning", ``messages`` with ``tools`` and
-``weight``); TRL's "Dataset formats and types" (prompt and completion as texts or as lists of
-messages); LLaMA-Factory's ``data/README.md`` (Alpaca with ``system`` and ``history``, ShareGPT).
+``weight``; ``parallel_tool_calls`` says how a request is answered, and is left aside); TRL's
+"Dataset formats and types" (prompt and completion as texts or as lists of messages);
+LLaMA-Factory's ``data/README.md`` (Alpaca with ``system`` and ``history``, ShareGPT).
 
 Alpaca's instruction and input are joined by a blank line. The preamble of the original ("Below is
 an instruction ...") stood in for the roles that a chat template has, and what a model is trained on
@@ -17,7 +18,7 @@ from typing import Any
 from tasks.example import Message
 from tasks.ingest.chat import (
     chat_messages,
-    refuse_tools,
+    refuse_functions,
     sharegpt_messages,
     weights,
     with_system,
@@ -34,6 +35,7 @@ from tasks.ingest.fields import (
     text,
     time,
 )
+from tasks.ingest.tools import tools_of
 
 
 def columns(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
@@ -46,18 +48,18 @@ def columns(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
         Message("user", text(values, mapping.user)),
         Message("assistant", text(values, mapping.assistant)),
     ]
-    yield _draft(values, source, turns, mapping.user)
+    yield _draft(values, source, turns, mapping.user, tools=None)
 
 
 def chat(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
     """OpenAI's fine-tuning form, whose tools stand beside the messages."""
-    refuse_tools(values)
+    refuse_functions(values)
     yield _conversation(values, source)
 
 
 def prompt_completion(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
     """Two texts, or two lists of messages, or one of each."""
-    refuse_tools(values)
+    refuse_functions(values)
     user = source.columns.user or "prompt"
     asked = _side(values, user, "user")
     answered = _side(values, source.columns.assistant or "completion", "assistant")
@@ -80,7 +82,7 @@ def alpaca(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
 
 def sharegpt(values: dict[str, Any], source: SourceConfig) -> Iterator[Made]:
     """Turns of ``from`` and ``value``."""
-    refuse_tools(values)
+    refuse_functions(values)
     name = source.columns.messages or "conversations"
     turns = sharegpt_messages(column(values, name), name)
     yield _draft(values, source, turns, name, "system")
@@ -100,8 +102,9 @@ def _draft(
     messages: list[Message],
     field: str,
     system: str | None = None,
+    tools: str | None = "tools",
 ) -> Draft:
-    """``system``: the column in which this shape has it, where there is one."""
+    """``system``, ``tools``: the columns in which this shape has them, where there are such."""
     mapping = source.columns
     own = _where_there(values, mapping.system, system) if system else None
     turn = own if system else optional_text(values, mapping.system)
@@ -110,6 +113,7 @@ def _draft(
         label=optional_text(values, mapping.label),
         group=optional_text(values, mapping.group),
         created_at=time(values, mapping.created_at),
+        tools=tools_of(values, mapping.tools, tools),
     )
 
 

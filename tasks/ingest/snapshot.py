@@ -90,7 +90,8 @@ def read_golden(
         raise DataError(f"Golden set {config.name!r}: the same row stands at {', '.join(twice)}.")
     for example in examples:
         last = example.messages[-1:]
-        if not last or last[0].role != "assistant" or not last[0].content.strip():
+        said = last and (last[0].content.strip() or last[0].tool_calls)
+        if not said or last[0].role != "assistant":
             raise DataError(
                 f"Golden set {config.name!r}: expected every row to end with the right answer; "
                 f"{example.meta['file']}:{example.meta['line']} does not. Mend the file."
@@ -100,7 +101,15 @@ def read_golden(
 
 def rows_digest(examples: list[Example]) -> str:
     """Digest of what the golden rows ask and answer; the system prompt may change, they may not."""
-    return digest_of(sorted([e.prompt, e.answer] for e in examples))
+    return digest_of(sorted([e.prompt, e.answer, *_calls_and_tools(e)] for e in examples))
+
+
+def _calls_and_tools(example: Example) -> list[str]:
+    """Nothing for a row without tools, whose lock may be older than they are here."""
+    texts = [(f"calls {i}", m.tool_calls) for i, m in enumerate(example.messages)]
+    texts += [(f"answers {i}", m.tool_call_id) for i, m in enumerate(example.messages)]
+    named = [*texts, ("tools", example.tools)]
+    return [f"{name}: {text}" for name, text in named if text is not None]
 
 
 def lock(store: Store, model: str, config: GoldenConfig, digest: str) -> None:

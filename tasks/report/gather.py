@@ -7,13 +7,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Artifact, EvalReport, Role
+from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role
 from tasks.looks import count_looks
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
-from tasks.report.story import CheckStory, DataStory, Story, TrainingStory
+from tasks.report.formatting import example, format_check
+from tasks.report.story import CheckStory, DataStory, Story
 from tasks.report.summary import RunRecords
+from tasks.report.training_log import training_story
 from tasks.scores import from_columns, reduce
 from tasks.storage import fetch
 
@@ -25,7 +27,12 @@ def gather(
     rows = _scored_answers(store, records, primary)
     return Story(
         data=_data(store, records),
-        training=_training(store, records),
+        training=training_story(
+            # A sweep's other trainings are known only once all are done: not to the log of one.
+            {**_json(store, records.adapter, "log.json"), "sweep": records.adapter.sweep},
+            records.adapter,
+            records.formatted,
+        ),
         answers=choose(rows, config.num_answers),
         config_yaml=config_yaml,
         num_by_verdict=count_verdicts(rows),
@@ -36,16 +43,9 @@ def _data(store: Store, records: RunRecords) -> DataStory:
     dataset, formatted = records.dataset, records.formatted
     stats = _json(store, dataset, "stats.json")
     checks = [_check(step, stats["samples"]) for step in stats["steps"]]
-    left = sum(formatted.num_rejected.values())
-    if left:
-        checks.append(
-            CheckStory(
-                name="format",
-                num_in=dataset.num_out,
-                num_out=dataset.num_out - left,
-                num_rejected=formatted.num_rejected,
-            )
-        )
+    tokens = _statistics(store, formatted)
+    if tokens or formatted.num_rejected:
+        checks.append(format_check(tokens, formatted.num_rejected, dataset.num_out))
     return DataStory(
         checks=checks,
         num_quarantined=records.raw.num_quarantined_by_reason,
@@ -61,6 +61,7 @@ def _data(store: Store, records: RunRecords) -> DataStory:
         review=stats["review"],
         drift=_drift(store, records),
         notes=_notes(store, records),
+        example=example(tokens),
     )
 
 
@@ -91,21 +92,11 @@ def _drift(store: Store, records: RunRecords) -> list[dict[str, Any]]:
     return shifts
 
 
-def _training(store: Store, records: RunRecords) -> TrainingStory:
-    adapter = records.adapter
-    log = json.loads((fetch(store, adapter.uri, adapter.digest) / "log.json").read_text())
-    return TrainingStory(
-        history=log["history"],
-        best_step=adapter.best_step,
-        figures={
-            "steps": adapter.num_steps,
-            "tokens/s": round(adapter.tokens_per_second),
-            "seconds": round(adapter.seconds),
-            "training rows": records.formatted.num_train,
-            "trained tokens an epoch": records.formatted.num_trained_tokens,
-            "best validation loss": round(adapter.validation_loss, 4),
-        },
-    )
+def _statistics(store: Store, formatted: FormattedDataset) -> dict[str, Any]:
+    """What formatting counted; nothing for a set that an older version made."""
+    path = fetch(store, formatted.uri, formatted.digest) / "stats.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def _scored_answers(store: Store, records: RunRecords, primary: str) -> list[ScoredAnswer]:

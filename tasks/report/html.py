@@ -7,7 +7,7 @@ the run did not reach says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.artifacts import MetricDifference, RunSummary, Score
-from tasks.report import plots, wording
+from tasks.report import data, plots, training, wording
 from tasks.report.marking import Marked, mark
 from tasks.report.story import (
     VERDICTS,
@@ -55,9 +55,8 @@ def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> st
         judge=_judge(summary),
         answers=[_answer(row) for row in story.answers],
         tally=_tally(story),
-        data=_data(summary, story),
-        training_figures=list(wording.flat(story.training.figures)) if story.training else [],
-        chart=plots.loss_chart(story.training) if story.training else None,
+        data=data.view(story.data, summary.data.get("num_golden")) if story.data else None,
+        training=training.view(story.training) if story.training else None,
         stages=_stages(summary),
         lineage=_lineage(summary),
         outputs=[(_stage_name(s), s["uri"]) for s in summary.stages if s.get("uri")],
@@ -83,6 +82,7 @@ def _environment() -> Environment:
         "gain": lambda value, metric: wording.gain(metric, value),
         "interval": wording.interval,
         "label": wording.label,
+        "measure": wording.measure,
         "role": lambda role: wording.ROLE_NAMES[role],
         "rule": wording.rule,
     }
@@ -171,64 +171,6 @@ def _tally(story: Story) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Check:
-    story: CheckStory
-    rejected: list[plots.Bar]
-    bars: list[plots.Bar]
-    histogram: plots.Histogram | None
-
-    @property
-    def share(self) -> float:
-        return 1 - self.story.num_out / self.story.num_in if self.story.num_in else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    panels: list[tuple[str, list[plots.Bar]]]
-    waterfall: list[plots.Bar]
-    checks: list[_Check]
-    shares: list[plots.ShareBar]
-    review: Sequence[Mapping[str, Any]]
-    num_review: int
-    drift: Sequence[Mapping[str, Any]]
-    notes: Sequence[str]
-
-
-def _data(summary: RunSummary, story: Story) -> _Data | None:
-    if story.data is None:
-        return None
-    data = story.data
-    num_golden = summary.data.get("num_golden")
-    splits = dict(data.splits) | ({"golden": num_golden} if num_golden is not None else {})
-    panels = [
-        ("Rows by source", data.checks[0].bars if data.checks else {}),
-        ("Splits", splits),
-        ("Quarantined: could not be read", data.num_quarantined),
-        ("Left aside: not meant as examples", data.num_left_aside),
-        ("In the review queue", data.num_review),
-    ]
-    return _Data(
-        panels=[(title, plots.bars(counts)) for title, counts in panels if counts],
-        waterfall=plots.waterfall(data),
-        checks=[_check(check) for check in data.checks[1:]],
-        shares=plots.share_bars(data.shares),
-        review=data.review,
-        num_review=sum(data.num_review.values()),
-        drift=data.drift,
-        notes=data.notes,
-    )
-
-
-def _check(check: CheckStory) -> _Check:
-    return _Check(
-        story=check,
-        rejected=plots.bars(check.num_rejected),
-        bars=plots.bars({name: count for name, count in check.bars.items() if count}),
-        histogram=plots.histogram(check.histogram),
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class _Stage:
     name: str
     state: str
@@ -261,6 +203,6 @@ def _rows(stage: Mapping[str, Any]) -> str:
 
 def _lineage(summary: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
     """Groups of lines; the counts of the data stand in their own section."""
-    data = {name: value for name, value in summary.data.items() if not name.startswith("num_")}
-    groups = {"Model": summary.model, "Data": data, "Made from": summary.lineage}
+    dataset = {name: value for name, value in summary.data.items() if not name.startswith("num_")}
+    groups = {"Model": summary.model, "Data": dataset, "Made from": summary.lineage}
     return [(title, list(wording.flat(values))) for title, values in groups.items() if values]

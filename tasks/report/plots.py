@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from tasks.artifacts import MetricDifference
-from tasks.report.story import DataStory, TrainingStory
+from tasks.report.story import DataStory
 
-_MAX_POINTS = 400  # more are not told apart at the width of a page
+_MAX_DECIMALS = 4  # finer values are written with an exponent
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Bins of equal width, their heights and the limit's position in per cent."""
+    """Bins of equal width, their heights and the limit's position in per cent.
+
+    A limit that no value came near has no position; ``beyond`` is its value then.
+    """
 
     title: str
     axis: Axis
     heights: tuple[float, ...]
     limit: float | None
+    beyond: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +86,14 @@ class ShareBar:
     holds: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LossChart:
-    """Two curves as SVG points with y downwards, and the chosen checkpoint."""
-
-    x: Axis
-    y: Axis
-    train: tuple[tuple[float, float], ...]
-    validation: tuple[tuple[float, float], ...]
-    best: float | None
-    best_step: int | None
-
-
-def axis(low: float, high: float, num_ticks: int = 5) -> Axis:
-    """A scale from ``low`` to ``high`` with about ``num_ticks`` round values."""
+def axis(low: float, high: float, num_ticks: int = 5, *, whole: bool = False) -> Axis:
+    """A scale from ``low`` to ``high`` with about ``num_ticks`` round values, whole if asked."""
     if high <= low:
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / num_ticks
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= 0.7 * rough)
+    step = max(step, 1.0) if whole else step
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     bare = Axis(low, high, ())
@@ -109,7 +102,13 @@ def axis(low: float, high: float, num_ticks: int = 5) -> Axis:
 
 
 def _tick(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    text = f"{value:,.{decimals}f}"
+    if value and (decimals > _MAX_DECIMALS or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.3e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    elif decimals > _MAX_DECIMALS:
+        text = "0"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def forests(differences: Sequence[MetricDifference]) -> list[Forest]:
@@ -180,11 +179,13 @@ def histogram(values: Mapping[str, Any] | None) -> Histogram | None:
     low, high = float(edges[0]), float(edges[-1])
     scale = axis(low, high, num_ticks=4)
     most = max(counts) or 1
+    is_inside = limit is not None and scale.low <= limit <= scale.high
     return Histogram(
         title=str(values["title"]),
         axis=scale,
         heights=tuple(round(100 * count / most, 2) for count in counts),
-        limit=scale.at(limit) if limit is not None and scale.low <= limit <= scale.high else None,
+        limit=scale.at(limit) if limit is not None and is_inside else None,
+        beyond=None if is_inside else limit,
     )
 
 
@@ -200,35 +201,3 @@ def share_bars(shares: Sequence[Mapping[str, Any]]) -> list[ShareBar]:
         )
         for share in shares
     ]
-
-
-def loss_chart(training: TrainingStory) -> LossChart | None:
-    """The losses over the steps; None where nothing was logged."""
-    train, validation = (_curve(training, name) for name in ("loss", "eval_loss"))
-    points = train + validation
-    if not points:
-        return None
-    steps, losses = [x for x, _ in points], [y for _, y in points]
-    pad = 0.05 * (max(losses) - min(losses))
-    x, y = axis(min(steps), max(steps)), axis(max(0.0, min(losses) - pad), max(losses) + pad)
-    best = training.best_step
-    is_inside = best is not None and x.low <= best <= x.high
-    return LossChart(
-        x=x,
-        y=y,
-        train=tuple((x.at(step), 100 - y.at(loss)) for step, loss in train),
-        validation=tuple((x.at(step), 100 - y.at(loss)) for step, loss in validation),
-        best=x.at(best) if best is not None and is_inside else None,
-        best_step=best,
-    )
-
-
-def _curve(training: TrainingStory, name: str) -> list[tuple[float, float]]:
-    lines = [(line.get("step"), line.get(name)) for line in training.history]
-    points = [(x, y) for x, y in lines if _is_number(x) and _is_number(y)]
-    stride = math.ceil(len(points) / _MAX_POINTS) or 1
-    return points[::-stride][::-1]  # thinned from the end: the last value is always shown
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -36,7 +36,8 @@ class DataStory:
 
     ``checks`` begins with the rows read. ``shares`` are {name, low, high, achieved} of the training
     split; ``review`` are rows in doubt as {kind, place, reason, prompt, answer, other}; ``drift``
-    are {name, value, verdict, detail} against the snapshot before; ``notes`` are sentences.
+    are {name, value, verdict, detail} against the snapshot before; ``notes`` are sentences;
+    ``example`` is one training row as (token, whether it is trained).
     """
 
     checks: Sequence[CheckStory]
@@ -48,6 +49,7 @@ class DataStory:
     review: Sequence[Mapping[str, Any]] = ()
     drift: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+    example: Sequence[tuple[str, bool]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,16 @@ class TrainingStory:
     """How training went.
 
     Each line of ``history`` has ``step`` and, among others, ``loss`` or ``eval_loss``; ``figures``
-    are shown under their names.
+    are shown under their names. ``log`` is the rest of the adapter's ``log.json``, any key of which
+    may be missing: an older version, or another engine, wrote it. ``actual`` has the keys of
+    ``log["plan"]`` with what was used.
     """
 
     history: Sequence[Mapping[str, Any]]
     best_step: int | None
     figures: Mapping[str, float | int | str | None]
+    log: Mapping[str, Any] = field(default_factory=dict)
+    actual: Mapping[str, float | int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

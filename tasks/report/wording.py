@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,6 +97,8 @@ def interval(of: Score | MetricDifference, metric: str, signed: bool = False) ->
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
+    if not math.isfinite(seconds):
+        return "not a number"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -120,7 +123,17 @@ def quantity(name: str, value: object) -> str:
     # Names end in "step" or "version" where a number is a name: no thousands separator.
     if isinstance(value, int):
         return str(value) if name.endswith(("step", "version")) else f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+    return measure(value)
+
+
+def measure(value: float) -> str:
+    """Any number to about four digits."""
+    if not math.isfinite(value):
+        return "not a number"
+    if 100 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.4g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def _is_duration(name: str, value: object) -> bool:

@@ -99,7 +99,7 @@ def to_jsonl(examples: Iterable[Example]) -> bytes:
     lines = (
         {
             "id": e.id,
-            "messages": [{"role": m.role, "content": m.content} for m in e.messages],
+            "messages": [m.as_chat() for m in e.messages],
             "source": e.source,
             "group": e.group,
             "created_at": e.created_at.isoformat() if e.created_at else None,

@@ -21,7 +21,7 @@ _FEATURES = 2**18
 
 
 def seeds_of(examples: Sequence[Example], splits: Sequence[str], limit: int) -> list[Example]:
-    """The human rows of the training split with one question and one answer, by their hash.
+    """The human rows of the training split with one question and one worded answer, by their hash.
 
     Raises:
         DataError: there is none.
@@ -82,5 +82,8 @@ def _vectors(texts: Sequence[str]) -> Any:
 
 
 def _is_one_exchange(example: Example) -> bool:
+    """Rows with tools are none: what is generated has a question and an answer, and no calls."""
+    if example.tools is not None or any(m.tool_calls for m in example.messages):
+        return False
     roles = [m.role for m in example.messages if m.role != "system"]
     return roles == ["user", "assistant"]

@@ -1,205 +1,192 @@
-"""A formatted data set and a base model -> a LoRA adapter and the history of its training."""
+"""The training itself: rows and a base model in, the best checkpoint's weights out.
+
+Runs in the flow's own process, or in each of several (``tasks.train.launch``).
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
-from trl.trainer.sft_config import SFTConfig
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
-from tasks.artifacts import BaseModelRef
-from tasks.base_model import load_model, load_tokenizer
-from tasks.errors import TrainingError
-from tasks.storage import digest_of, file_digest
-from tasks.train.batches import collate, load_split
-from tasks.train.config import TrainConfig
+from tasks.base_model import load_tokenizer, stop_ids
+from tasks.errors import PreemptedError
+from tasks.objects import open_store
+from tasks.train.adapters import save_adapter, save_full
+from tasks.train.answers import Examiner, check_metric
+from tasks.train.arguments import arguments
+from tasks.train.batches import load_split
+from tasks.train.estimate.plan import schedule
+from tasks.train.guards import LossGuard, stopped_early
+from tasks.train.job import Job, Training
+from tasks.train.model import keep_float32
+from tasks.train.model import prepare as prepare_model
+from tasks.train.resume.checkpoints import CheckpointStore, Restored
+from tasks.train.resume.codec import TRAINER_STATE
+from tasks.train.resume.preemption import Preemption, PreemptionCallback
+from tasks.train.resume.uploads import CheckpointCallback, Uploader
 from tasks.train.trainer import AnswerTrainer
+from tasks.train.watch import Report, Watch
 
 logger = logging.getLogger(__name__)
-WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
-Report = Callable[[dict[str, float], int, float], None]  # metrics, step, share done
+CHECKPOINTS, UPLOADS = "checkpoints", "uploads"
 
 
-@dataclass(slots=True)
-class Training:
-    """What a training came to; ``history`` holds one record a logged step."""
+def finetune(job: Job, report: Report) -> Training:
+    """Train, from where an earlier attempt ended, and write the best weights to ``job.output``.
 
-    num_steps: int
-    best_step: int
-    train_loss: float
-    validation_loss: float
-    tokens_per_second: float
-    seconds: float
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-def finetune(
-    data: Path, base_model: BaseModelRef, config: TrainConfig, output: Path, report: Report
-) -> Training:
-    """Train, keep the checkpoint of least validation loss, and write the adapter to ``output``.
-
-    ``data`` holds ``train.parquet`` and ``validation.parquet``; ``report`` is told of every logged
-    step. Raises TrainingError when the loss is not a number.
+    Raises BadBatchError at a loss that is no number or explodes, PreemptedError after SIGTERM,
+    ConfigError for what cannot be trained.
     """
-    set_seed(config.seed)
-    tokenizer = load_tokenizer(base_model)
-    train, validation = load_split(data, "train"), load_split(data, "validation")
-    model = get_peft_model(_load(base_model, config), _lora(config))
-    watch = _Watch(report)
+    started = time.monotonic()
+    set_seed(job.config.seed)
+    checkpoints = CheckpointStore(open_store(), job.key)
+    uploader = Uploader(checkpoints, job.output / f"{UPLOADS}-{_rank()}")
+    try:
+        with Preemption() as preemption:
+            trainer, watch = _trainer(job, report, started, uploader, preemption)
+            _train(trainer, watch, checkpoints)
+            if preemption.came:
+                raise PreemptedError(
+                    f"SIGTERM came; the checkpoint of step {trainer.state.global_step} was kept, "
+                    "and the next attempt goes on from it."
+                )
+        _save(trainer, job)
+    finally:
+        # What an interrupted training had is what the next attempt goes on from.
+        uploader.close(wait=True, timeout=600.0)
+    if _rank() == 0:
+        checkpoints.delete_all()
+    return _result(job, trainer, watch, uploader, checkpoints)
+
+
+def _trainer(
+    job: Job, report: Report, started: float, uploader: Uploader, preemption: Preemption
+) -> tuple[AnswerTrainer, Watch]:
+    config = job.config
+    tokenizer = load_tokenizer(job.base)
+    train, validation = load_split(job.data, "train"), load_split(job.data, "validation")
+    metric = check_metric(config, job.task)
+    steps = schedule(len(train), config)
+    settings = arguments(config, steps, metric, job.output / CHECKPOINTS)
+    set_seed(config.seed)  # the adapter's weights are drawn next
+    model = prepare_model(job.base, config, tokenizer)
+    examiner = Examiner(
+        list(validation),
+        tokenizer,
+        stop_ids(job.base),
+        config,
+        job.task,
+        (settings.process_index, settings.world_size),
+    )
     trainer = AnswerTrainer(
+        packing=config.packing,
+        micro_rows=job.micro_rows or config.batch_size,
+        examine=examiner,
         model=model,
-        args=_arguments(config, len(train), output / "checkpoints"),
+        args=settings,
         train_dataset=train,
         eval_dataset=validation,
-        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[EarlyStoppingCallback(config.early_stopping_patience), watch],
+        callbacks=[
+            EarlyStoppingCallback(config.early_stopping_patience),
+            LossGuard(config.guards.max_loss_factor),
+            PreemptionCallback(preemption),
+            CheckpointCallback(uploader),
+        ],
     )
-    watch.trainer = trainer
-    trainer.remove_callback(PrinterCallback)  # it prints what _Watch logs
-    started = time.monotonic()
-    result = trainer.train()
-    seconds = time.monotonic() - started
-    save_adapter(trainer.model, base_model, output)
-    best = trainer.state.best_global_step or trainer.state.global_step
+    keep_float32(model)
+    watch = Watch(report, started, trainer.total_tokens)
+    trainer.figures = watch.figures
+    trainer.add_callback(watch)
+    trainer.remove_callback(PrinterCallback)  # it prints what Watch logs
+    if config.compile:
+        trainer.compile_layers()
+    return trainer, watch
+
+
+def _train(trainer: AnswerTrainer, watch: Watch, checkpoints: CheckpointStore) -> None:
+    """Train what is left to train, and load the best checkpoint."""
+    restored = _restored(trainer, checkpoints, Path(str(trainer.args.output_dir)))
+    if restored is None:
+        trainer.train()
+        return
+    trainer.notes.append(f"Resumed from the checkpoint of step {restored.step}.")
+    state = TrainerState.load_from_json(str(restored.folder / TRAINER_STATE))
+    watch.go_on(state)
+    if stopped_early(state):  # a Trainer would make a step before it looks
+        trainer.state = state
+        trainer._load_best_model()
+    else:
+        trainer.train(resume_from_checkpoint=str(restored.folder))
+
+
+def _restored(
+    trainer: AnswerTrainer, checkpoints: CheckpointStore, folder: Path
+) -> Restored | None:
+    """The checkpoint to go on from, fetched by the first process of each machine."""
+    with trainer.args.main_process_first(desc="fetching the checkpoint"):
+        if trainer.args.local_process_index == 0:
+            return checkpoints.restore(folder)
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return Restored(int(found[-1].name.split("-")[1]), found[-1], None) if found else None
+
+
+def _save(trainer: AnswerTrainer, job: Job) -> None:
+    """Write the weights; of a model that is sharded over processes, all have to gather it."""
+    sharded = trainer.is_fsdp_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    save = save_full if job.config.method == "full" else save_adapter
+    save(model, job.base, job.output, state)
+
+
+def _rank() -> int:
+    """This process's number among those that train together, before any of them has met."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _result(
+    job: Job,
+    trainer: AnswerTrainer,
+    watch: Watch,
+    uploader: Uploader,
+    checkpoints: CheckpointStore,
+) -> Training:
+    state, config = trainer.state, job.config
+    figures = watch.figures()
+    history = [dict(line) for line in state.log_history if {"loss", "eval_loss"} & set(line)]
+    best_step = state.best_global_step or state.global_step
+    best = next((line for line in history if line["step"] == best_step and "eval_loss" in line), {})
+    metric = str(trainer.args.metric_for_best_model)
+    early = stopped_early(state)
+    notes = [*trainer.notes, *checkpoints.notes, *uploader.notes, *([early] if early else [])]
+    losses = [line["loss"] for line in history if "loss" in line]
     return Training(
-        num_steps=trainer.state.global_step,
-        best_step=best,
-        train_loss=result.training_loss,
-        validation_loss=float(trainer.state.best_metric or math.nan),
-        tokens_per_second=trainer.num_tokens_seen / seconds,
-        seconds=seconds,
-        history=watch.history,
-    )
-
-
-def save_adapter(model: Any, base_model: BaseModelRef, folder: Path) -> None:
-    """Write the weights and settings so that the same adapter is always the same bytes.
-
-    PEFT writes the layers in the order of a set and the base model as this machine's path: the
-    first is sorted, the second is its name.
-    """
-    model.save_pretrained(folder, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; it holds a local path
-    settings = json.loads((folder / SETTINGS).read_text())
-    settings["base_model_name_or_path"] = base_model.id
-    settings["revision"] = base_model.revision
-    settings = {k: sorted(v) if k == "target_modules" else v for k, v in settings.items()}
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, sort_keys=True))
-
-
-def adapter_digest(folder: Path) -> str:
-    """SHA-256 over the digests of the weights and the settings: what serves, and nothing else."""
-    return digest_of({name: file_digest(folder / name) for name in (WEIGHTS, SETTINGS)})
-
-
-class _Watch(TrainerCallback):
-    """Keeps the history, tells of progress, and stops at a loss that is not a number."""
-
-    def __init__(self, report: Report) -> None:
-        self.history: list[dict[str, float]] = []
-        self.trainer: AnswerTrainer | None = None
-        self._report = report
-        self._started = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        logs = {k: float(v) for k, v in kwargs["logs"].items() if isinstance(v, int | float)}
-        if not ({"loss", "eval_loss"} & set(logs)):
-            return  # the summary at the end, which the result holds too
-        if any(not math.isfinite(logs.get(name, 0.0)) for name in ("loss", "eval_loss")):
-            raise TrainingError(
-                f"The loss at step {state.global_step} is not a number ({logs}). Lower "
-                "train.learning_rate, or set train.precision to float32."
-            )
-        elapsed = time.monotonic() - self._started
-        seen = self.trainer.num_tokens_seen if self.trainer else 0
-        logs["tokens_per_second"] = seen / elapsed
-        self.history.append({"step": float(state.global_step), **logs})
-        share = state.global_step / state.max_steps
-        self._report(logs, state.global_step, share)
-        remaining = elapsed / share - elapsed if share else math.nan
-        logger.info(_line(state, logs, remaining))
-
-
-def _line(state: Any, logs: dict[str, float], remaining: float) -> str:
-    """One readable line of progress."""
-    names = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr"}
-    values = [f"{label} {logs[name]:.4g}" for name, label in names.items() if name in logs]
-    share = state.global_step / state.max_steps
-    return (
-        f"train {share:4.0%} step {state.global_step}/{state.max_steps} {', '.join(values)}, "
-        f"{logs['tokens_per_second']:.0f} tokens/s, {remaining:.0f} s left"
-    )
-
-
-def _load(base_model: BaseModelRef, config: TrainConfig) -> Any:
-    model = load_model(base_model, getattr(torch, config.precision))
-    if not torch.cuda.is_available():
-        # On a CPU the fused kernel's backward costs several times what plain matrices do for rows
-        # of a few hundred tokens; `make bench B=train-cpu` compares.
-        model.set_attn_implementation("eager")
-    return model
-
-
-def _lora(config: TrainConfig) -> LoraConfig:
-    return LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=list(config.lora.target_modules),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _arguments(config: TrainConfig, num_rows: int, checkpoints: Path) -> SFTConfig:
-    steps_an_epoch = math.ceil(num_rows / (config.batch_size * config.gradient_accumulation))
-    every = max(1, math.ceil(steps_an_epoch / config.evaluations_per_epoch))
-    total = math.ceil(steps_an_epoch * config.epochs)
-    on_gpu = torch.cuda.is_available()
-    return SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=math.ceil(total * config.warmup_share),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        train_sampling_strategy="group_by_length",
-        gradient_checkpointing=config.gradient_checkpointing,
-        bf16=config.precision == "bfloat16",
-        use_cpu=not on_gpu,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
-        logging_steps=max(1, min(10, every)),
-        logging_nan_inf_filter=False,  # a loss that is not a number is to be seen, not smoothed
-        seed=config.seed,
-        data_seed=config.seed,
-        report_to="none",
-        disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        max_length=None,
+        num_steps=state.global_step,
+        best_step=best_step,
+        train_loss=losses[-1] if losses else math.nan,
+        validation_loss=best.get("eval_loss", math.nan),
+        metric=metric.removeprefix("eval_") if metric != "eval_loss" else metric,
+        metric_value=best.get(metric, math.nan),
+        tokens=int(figures["num_tokens"]),
+        tokens_per_second=figures["tokens_per_second"],
+        seconds=figures["seconds"],
+        memory_gib=figures["memory_gib"],
+        micro_batch=min(trainer.micro_rows, config.batch_size),
+        accumulation=-(-config.batch_size // trainer.micro_rows) * config.gradient_accumulation,
+        num_processes=trainer.args.world_size,
+        first_step_seconds=watch.first_step_seconds,
+        checkpoint_seconds={
+            "held": round(trainer.save_seconds + uploader.held_seconds, 3),
+            "upload": round(uploader.upload_seconds, 3),
+        },
+        notes=notes,
+        history=history,
     )

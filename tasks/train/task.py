@@ -1,93 +1,86 @@
-"""The stage ``train`` as Prefect sees it."""
+"""The stage ``train`` as Prefect sees it: one training, or each of a sweep."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from tasks.artifacts import Adapter, FormattedDataset
+from tasks.artifacts import Adapter, FormattedDataset, TaskConfig
+from tasks.errors import PreemptedError
 from tasks.objects import open_store
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
-from tasks.train.cautions import size_cautions
 from tasks.train.config import TrainConfig
+from tasks.train.sweep import best_of
 
-if TYPE_CHECKING:
-    from tasks.train.finetune import Training
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "openai")
 
 
-@stage(
-    "train",
-    timeout_seconds=48 * 3600,
-    libraries=("torch", "transformers", "peft", "trl", "accelerate"),
-)
-def train(dataset: FormattedDataset, config: TrainConfig, name: str) -> Adapter:
-    """Train a LoRA adapter and keep the checkpoint of least validation loss."""
+def train(dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name: str) -> Adapter:
+    """Fine-tune, and keep the best checkpoint; of a sweep, that of the best training."""
+    if not config.sweep:
+        return train_one(dataset, config, task, name)
+    variants = config.variants()
+    adapters = train_one.map(
+        [
+            {"dataset": dataset, "config": variant, "task": task, "name": name}
+            for variant in variants
+        ]
+    )
+    return best_of(adapters, config)
+
+
+def _is_paid(arguments: Mapping[str, Any]) -> str | None:
+    """A fine-tuning API's model depends on which API was asked."""
+    config: TrainConfig = arguments["config"]
+    return os.environ.get("OPENAI_BASE_URL") if config.engine == "openai" else None
+
+
+@stage("train", timeout_seconds=48 * 3600, libraries=_LIBRARIES, depends=_is_paid)
+def train_one(
+    dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name: str
+) -> Adapter:
+    """Train, going on from the last checkpoint of an attempt that was killed."""
     # torch, TRL and MLflow take ten seconds to import: only the process that trains pays for them.
-    from tasks.train.finetune import adapter_digest, finetune
+    from tasks.train.run import Finished, run
     from tasks.train.tracking import Tracker, flatten
 
+    arguments = {"dataset": dataset, "config": config, "task": task, "name": name}
+    key = train_one.cache_key(arguments).removeprefix("train-")
     tracker = Tracker(name, f"train-{dataset.digest[:12]}", {"data_digest": dataset.digest})
     tracker.params({**flatten(config.model_dump()), "base_model": dataset.base_model.id})
-    progress = _progress(f"train-{dataset.digest[:12]}")
-
-    def report(metrics: dict[str, float], step: int, share: float) -> None:
-        tracker.metrics(metrics, step)
-        update_progress_artifact(progress, 100 * share)
-
     store = open_store()
-    data = fetch(store, dataset.uri, dataset.digest)
     try:
         with scratch() as folder:
-            training = finetune(data, dataset.base_model, config, folder, report)
-            _write_log(training, folder)
-            digest_of_adapter = adapter_digest(folder)
+            data = fetch(store, dataset.uri, dataset.digest)
+            report = _report(tracker.metrics, f"train-{key[:12]}")
+            finished: Finished = run(dataset, data, folder, config, task, name, key, report)
             uri, digest = commit(store, "train", folder)
+    except PreemptedError:
+        tracker.end("KILLED", {})
+        # The checkpoint is safe; now the signal does what it would have done: Prefect ends the run.
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
     except BaseException:  # a stop from outside too: the MLflow run is not to say RUNNING for ever
         tracker.end("FAILED", {})
         raise
-    tracker.end("FINISHED", {"adapter_digest": digest_of_adapter, "adapter_uri": uri})
-    cautions = size_cautions(dataset.num_train, config)
-    return _record(dataset, training, uri, digest, digest_of_adapter, tracker.run_id, cautions)
+    tracker.end("FINISHED", {"adapter_digest": finished.adapter_digest, "adapter_uri": uri})
+    return finished.adapter(dataset, uri, digest, tracker.run_id)
 
 
-def _record(
-    dataset: FormattedDataset,
-    training: Training,
-    uri: str,
-    digest: str,
-    digest_of_adapter: str,
-    run_id: str,
-    cautions: dict[str, str],
-) -> Adapter:
-    return Adapter(
-        uri=uri,
-        digest=digest,
-        num_in=dataset.num_out,
-        num_out=dataset.num_train,
-        base_model=dataset.base_model,
-        adapter_digest=digest_of_adapter,
-        training_run_id=run_id,
-        num_steps=training.num_steps,
-        best_step=training.best_step,
-        train_loss=training.train_loss,
-        validation_loss=training.validation_loss,
-        tokens_per_second=training.tokens_per_second,
-        seconds=training.seconds,
-        cautions=cautions,
-    )
+def _report(
+    metrics: Callable[[Mapping[str, float], int], None], key: str
+) -> Callable[[dict[str, float], int, float], None]:
+    """Progress in the Prefect UI, and the curves in MLflow."""
+    progress: UUID = create_progress_artifact(0.0, key=key, description="Training")  # type: ignore[assignment]
 
+    def report(values: dict[str, float], step: int, share: float) -> None:
+        metrics(values, step)
+        update_progress_artifact(progress, 100 * share)
 
-def _write_log(training: Training, folder: Path) -> None:
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "log.json").write_text(json.dumps(asdict(training), indent=1))
-
-
-def _progress(key: str) -> UUID:
-    return create_progress_artifact(0.0, key=key, description="Training")  # type: ignore[return-value]
+    return report

@@ -79,7 +79,6 @@ def config(stack: Path, smol: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 "max_new_tokens": 6,
                 "batch_size": 27,
                 "latency_samples": 2,
-                "dtype": "bfloat16",
             }
         },
         "gate": {"primary": "accuracy", "guards": [{"metric": "macro_f1", "margin": 0.05}]},

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import BaseModelRef
-from tasks.base_model import BaseModelConfig, folder_digest, load_tokenizer, locate, pin
-from tasks.errors import ConfigError, MissingFileError
+from tasks.base_model import (
+    BaseModelConfig,
+    folder_digest,
+    load_contestant,
+    load_tokenizer,
+    locate,
+    pin,
+)
+from tasks.errors import ArtifactMissingError, ConfigError, MissingFileError
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +90,35 @@ def test_a_model_in_place_of_another_is_refused(model: Path) -> None:
     stale = BaseModelRef(id=str(model), digest="0" * 64)
     with pytest.raises(ConfigError, match="expected 000000000000"):
         load_tokenizer(stale)
+
+
+def test_a_whole_model_stands_alone(tiny_model: Path) -> None:
+    """Its base model is not asked for: it need not be there."""
+    import torch
+
+    absent = BaseModelRef(id="acme/none", digest="0" * 64)
+    model = load_contestant(absent, tiny_model, torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    with pytest.raises(MissingFileError, match="acme/none"):
+        load_contestant(absent, None, torch.bfloat16)
+
+
+def test_an_adapter_comes_on_its_base_model(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = pin(BaseModelConfig(id=str(tiny_model)))
+    settings = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(load_contestant(base, None, torch.float32), settings)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = load_contestant(base, tmp_path / "adapter", torch.float32)
+    assert isinstance(loaded, PeftModel)
+    ids = torch.arange(50, 60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, adapted(input_ids=ids).logits)
+
+
+def test_a_folder_with_no_model_names_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text("{}")
+    with pytest.raises(ArtifactMissingError, match=r"adapter_config\.json.*found \['.*log\.json'"):
+        load_contestant(BaseModelRef(id="acme/tiny", digest="0" * 64), tmp_path, None)

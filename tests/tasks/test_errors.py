@@ -21,6 +21,7 @@ from tasks.errors import (
     DataError,
     GoldenSetChangedError,
     MissingFileError,
+    PreemptedError,
     StaleDecisionError,
     StorageError,
     TemplateError,
@@ -138,6 +139,12 @@ def test_own_errors_pass_only_when_the_network_caused_them(kind: type[Exception]
     assert not is_transient(wrapped(kind, KeyError("x")))
     assert is_transient(wrapped(kind, httpx.ConnectError("refused")))
     assert is_transient(wrapped(kind, wrapped(OSError, TimeoutError())))
+
+
+def test_a_preempted_training_is_worth_a_retry_and_an_interrupted_call_is_not() -> None:
+    assert is_transient(PreemptedError("SIGTERM at step 40"))
+    assert is_transient(wrapped(TrainingError, PreemptedError("SIGTERM at step 40")))
+    assert not is_transient(InterruptedError("a system call"))
 
 
 def test_an_error_raised_while_handling_another_counts_unless_it_is_cut_off() -> None:

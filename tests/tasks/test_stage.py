@@ -61,12 +61,12 @@ def test_an_adapter_is_its_weights_whatever_its_log() -> None:
     assert fingerprint(fast) == fingerprint(slow)
 
 
-def source_digest(folder: Path, body: str, **shared: str) -> str:
-    package = folder / "stage"
+def source_digest(folder: Path, body: str, **floor: str) -> str:
+    package = folder / "demo"
     package.mkdir(parents=True)
     (package / "task.py").write_text(body)
-    for name in stages._SHARED:
-        (folder / name).write_text(shared.get(name.removesuffix(".py"), "x = 1\n"))
+    for name, source in floor.items():
+        (folder / f"{name}.py").write_text(source)
     return stages._source_digest(package, folder)
 
 
@@ -85,10 +85,37 @@ def test_comments_cost_nothing_and_code_does(tmp_path: Path, body: str, same: bo
     assert (source_digest(tmp_path / "b", body) == before) is same
 
 
-def test_the_shared_floor_belongs_to_every_stage(tmp_path: Path) -> None:
-    before = source_digest(tmp_path / "a", "x = 1\n")
-    assert source_digest(tmp_path / "b", "x = 1\n") == before
-    assert source_digest(tmp_path / "c", "x = 1\n", example="x = 2\n") != before
+IMPORTING = "def f() -> int:\n    from tasks.words import count\n    return count()\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"words": "from tasks import errors\nx = 2\n"}, False),
+        ({"errors": "x = 2\n"}, False),
+        ({"scores": "x = 2\n"}, True),
+        ({"stage": "x = 2\n"}, True),
+    ],
+    ids=["imported", "imported by it", "not imported", "only when it runs"],
+)
+def test_of_the_shared_floor_what_a_stage_imports_belongs_to_it(
+    tmp_path: Path, changed: dict[str, str], same: bool
+) -> None:
+    floor = {"words": "from tasks import errors\nfrom tasks.stage import stage\nx = 1\n"}
+    floor |= dict.fromkeys(("errors", "scores", "stage"), "x = 1\n")
+    before = source_digest(tmp_path / "a", IMPORTING, **floor)
+    assert (source_digest(tmp_path / "b", IMPORTING, **(floor | changed)) == before) is same
+
+
+def test_files_of_one_name_in_several_folders_all_count(tmp_path: Path) -> None:
+    digests = set()
+    for number in range(2):
+        package = tmp_path / str(number) / "demo"
+        for folder in ("a", "b"):
+            (package / folder).mkdir(parents=True)
+            (package / folder / "job.py").write_text(f"x = {number if folder == 'a' else 0}\n")
+        digests.add(stages._source_digest(package, package.parent))
+    assert len(digests) == 2
 
 
 def test_only_what_passes_is_retried() -> None:

@@ -16,7 +16,8 @@ import regex  # type: ignore[import-untyped]
 
 from tasks.clean.pii.patterns import FULL_NAME, Found
 
-_STRING = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?')
+_STRING_OR_BRACKET = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[\[\]{}]')
+_ARGUMENTS_DEPTH = 4  # within the list, the call, its function and its arguments
 _SENTENCE = regex.compile(
     r"(?=.*\b\p{Ll})\S+(?:\s+\S+){3,}", regex.DOTALL
 )  # four words, not a title
@@ -103,6 +104,14 @@ def pieces_of(text: str, skipped_keys: frozenset[str] = frozenset()) -> list[Pie
     return _values(text, skipped_keys) if _is_json(text) else [Piece(0, len(text), text)]
 
 
+def argument_pieces(tool_calls: str) -> list[Piece]:
+    """The string values in the arguments of calls: their ids and the functions' names stay.
+
+    ``tool_calls``: the JSON text of ``Message.tool_calls``, a list of calls with a function each.
+    """
+    return _values(tool_calls, frozenset(), _ARGUMENTS_DEPTH)
+
+
 def join(text: str, pieces: Sequence[Piece], replaced: Sequence[str]) -> str:
     """The text with its pieces replaced; what is unchanged keeps its spelling."""
     parts, at = [], 0
@@ -127,13 +136,16 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _values(text: str, skipped_keys: frozenset[str]) -> list[Piece]:
-    pieces, key = [], ""
-    for match in _STRING.finditer(text):
+def _values(text: str, skipped_keys: frozenset[str], least_depth: int = 0) -> list[Piece]:
+    pieces, key, depth = [], "", 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if match[1] is None:
+            depth += 1 if match[0] in "[{" else -1
+            continue
         value = json.loads(match[1], strict=False)
         if match[2]:
             key = value
-        elif key not in skipped_keys:
+        elif key not in skipped_keys and depth >= least_depth:
             names = _SENTENCE.match(value) is not None
             pieces.append(Piece(*match.span(1), value, names, True, _by_key(key, value)))
     return pieces

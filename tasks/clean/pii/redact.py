@@ -1,5 +1,8 @@
 """Personal data out of all turns but the system's, out of ``meta``, ``label`` and ``group``.
 
+Of a call of a tool the arguments are redacted, of a tool's turn what it says; ids, names of
+functions and their definitions, which like the system's turn are the task's own, stay.
+
 After redaction the result is looked at again: changed turns with everything, all others by their
 patterns. What that second scan finds is redacted in its turn, for a few rounds; a row in which
 something is left then is rejected. ``group`` and the values "file" and "line" of ``meta`` are ours;
@@ -27,7 +30,7 @@ from tasks.clean.pii.kernel import Flags
 from tasks.clean.pii.patterns import FULL_NAME
 from tasks.clean.pii.pieces import join
 from tasks.clean.pii.placeholders import Placeholders, linked, replaced
-from tasks.clean.pii.scan import Scan
+from tasks.clean.pii.scan import Kind, Scan
 from tasks.clean.rows import Finding, Indices, Rows
 from tasks.errors import DataError
 
@@ -109,7 +112,7 @@ def _redact_chunk(rows: Rows, finder: Finder, config: PiiConfig) -> Redaction:
     """Scan and redact until a scan finds nothing, or the rounds are used up."""
     result = Redaction(_with_safe_groups(rows, finder))
     placeholders: dict[int, Placeholders] = {}
-    asked: Flags = np.ones(len(rows.turns.contents), dtype=bool)
+    asked = np.ones(len(rows.turns.roles), dtype=bool)
     for number in range(_ROUNDS + 1):
         scan, hits = _scan(result.rows, finder, asked)
         if not len(hits):
@@ -138,21 +141,31 @@ def _scan(rows: Rows, finder: Finder, asked: Flags) -> tuple[Scan, Indices]:
     turns, scan = rows.turns, Scan(finder)
     is_read = pc.not_equal(turns.roles, "system").to_numpy(zero_copy_only=False)
     for names, mask in ((True, is_read & asked), (False, is_read & ~asked)):
-        scan.look(turns.contents.filter(pa.array(mask)).unique().to_pylist(), names=names)
+        scan.look(_distinct(turns.contents.filter(pa.array(mask))), names=names)
+        scan.look(_distinct(turns.tool_calls.filter(pa.array(mask))), names=names, kind="calls")
     hits = _where_found(turns.contents, scan, names=True) & is_read
+    hits |= _where_found(turns.tool_calls, scan, names=True, kind="calls")
     found = np.zeros(len(rows), dtype=bool)
     found[turns.row_of[hits]] = True
     meta = rows.column("meta")
     meta = pc.if_else(pc.match_substring_regex(meta, pattern=_ORIGIN_ONLY), None, meta)
-    for column, names in ((meta, True), (rows.column("label"), False)):
-        scan.look(column.drop_null().unique().to_pylist(), names=names)
-        found |= _where_found(column, scan, names=names)
+    columns: tuple[tuple[pa.Array, bool, Kind], ...] = (
+        (meta, True, "meta"),
+        (rows.column("label"), False, "turn"),
+    )
+    for column, names, kind in columns:
+        scan.look(_distinct(column), names=names, kind=kind)
+        found |= _where_found(column, scan, names=names, kind=kind)
     return scan, np.flatnonzero(found)
 
 
-def _where_found(texts: pa.Array, scan: Scan, *, names: bool) -> Flags:
-    distinct = texts.drop_null().unique().to_pylist()
-    holding = [text for text in distinct if scan.holds_anything(text, names=names)]
+def _distinct(texts: pa.Array) -> list[str]:
+    distinct: list[str] = texts.drop_null().unique().to_pylist()
+    return distinct
+
+
+def _where_found(texts: pa.Array, scan: Scan, *, names: bool, kind: Kind = "turn") -> Flags:
+    holding = [t for t in _distinct(texts) if scan.holds_anything(t, names=names, kind=kind)]
     mask: Flags = pc.is_in(texts, pa.array(holding, texts.type)).to_numpy(zero_copy_only=False)
     return mask
 
@@ -164,17 +177,20 @@ class _Text:
     text: str
     turn: int = -1
     names: bool = True
+    kind: Kind = "turn"
 
 
 def _texts(rows: Rows, index: int) -> list[_Text]:
-    """The texts of a row that may be redacted: turns, meta, label."""
+    """The texts of a row that may be redacted: turns, their calls, meta, label."""
     turns = rows.turns
     places = range(turns.offsets[index], turns.offsets[index + 1])
     texts = [
         _Text(turns.contents[i].as_py(), i) for i in places if turns.roles[i].as_py() != "system"
     ]
-    label = rows.column("label")[index].as_py()
-    return [*texts, _Text(rows.column("meta")[index].as_py()), _Text(label or "", names=False)]
+    calls = [(turns.tool_calls[i].as_py(), i) for i in places]
+    texts += [_Text(text, i, kind="calls") for text, i in calls if text is not None]
+    meta, label = (rows.column(name)[index].as_py() for name in ("meta", "label"))
+    return [*texts, _Text(meta, kind="meta"), _Text(label or "", names=False)]
 
 
 def _redact_rows(
@@ -182,29 +198,32 @@ def _redact_rows(
 ) -> tuple[Rows, Counter[str], Flags]:
     """(the rows redacted, what was replaced, which turns changed)."""
     counts: Counter[str] = Counter()
-    turns: dict[int, str] = {}
+    turns: dict[Kind, dict[int, str]] = {"turn": {}, "calls": {}}
     columns: dict[str, dict[int, str]] = {"meta": {}, "label": {}}
     for index in hits.tolist():
         texts = _texts(rows, index)
         new_texts, found = _redact_row(texts, scan, finder, placeholders[index])
         counts.update(found)
-        *contents, meta, label = zip(texts, new_texts, strict=True)
-        turns.update((old.turn, new) for old, new in contents if new != old.text)
+        *said, meta, label = zip(texts, new_texts, strict=True)
+        for old, new in said:
+            if new != old.text:
+                turns[old.kind][old.turn] = new
         for name, (old, new) in (("meta", meta), ("label", label)):
             if new != old.text:
                 columns[name][index] = new
-    contents, changed = _replaced(rows.turns.contents, turns)
-    redacted = rows.with_contents(contents)
+    contents, in_contents = _replaced(rows.turns.contents, turns["turn"])
+    calls, in_calls = _replaced(rows.turns.tool_calls, turns["calls"])
+    redacted = rows.with_contents(contents, calls)
     for name, values in columns.items():
-        redacted = _with_column(redacted, name, _replaced(redacted.column(name), values)[0])
-    return redacted, counts, changed
+        redacted = redacted.with_column(name, _replaced(redacted.column(name), values)[0])
+    return redacted, counts, in_contents | in_calls
 
 
 def _redact_row(
     texts: Sequence[_Text], scan: Scan, finder: Finder, placeholders: Placeholders
 ) -> tuple[list[str], Counter[str]]:
     """(the texts of one row redacted, what was replaced); a name in one goes from all."""
-    pieces = [scan.pieces(text.text) for text in texts]
+    pieces = [scan.pieces(text.text, text.kind) for text in texts]
     flat = [(piece, text.names) for text, of in zip(texts, pieces, strict=True) for piece in of]
     values = [piece.text for piece, _ in flat]
     found = [scan.found(piece, names=names) for piece, names in flat]
@@ -250,7 +269,7 @@ def _with_safe_groups(rows: Rows, finder: Finder) -> Rows:
     digests = [f"sha256:{hashlib.sha256(group.encode()).hexdigest()}" for group in personal]
     at = pc.index_in(groups, pa.array(personal, groups.type))
     safe = pc.if_else(pc.is_valid(at), pa.array(digests, groups.type).take(at), groups)
-    return _with_column(rows, "group", safe)
+    return rows.with_column("group", safe)
 
 
 def _is_name(group: str, finder: Finder) -> bool:
@@ -267,8 +286,3 @@ def _replaced(values: pa.Array, new: Mapping[int, str]) -> tuple[pa.Array, Flags
     mask[list(new)] = True
     ordered = pa.array([new[i] for i in sorted(new)], values.type)
     return pc.replace_with_mask(values, pa.array(mask), ordered), mask
-
-
-def _with_column(rows: Rows, name: str, values: pa.Array) -> Rows:
-    index = rows.table.schema.get_field_index(name)
-    return Rows(rows.table.set_column(index, rows.table.schema.field(index), values))

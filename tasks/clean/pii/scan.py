@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from tasks.clean.config import PiiConfig
 from tasks.clean.pii.find import NAME_SCORE, Finder
 from tasks.clean.pii.patterns import Found
-from tasks.clean.pii.pieces import Piece, pieces_of
+from tasks.clean.pii.pieces import Piece, argument_pieces, pieces_of
 
+# A turn, the calls of one, or a row's meta; of each something else is looked at.
+Kind = Literal["turn", "calls", "meta"]
 # Of meta, what says where a row came from.
 _OURS = frozenset({"file", "line"})
 
@@ -18,26 +21,30 @@ class Scan:
 
     def __init__(self, finder: Finder) -> None:
         self._finder = finder
-        self._pieces: dict[str, list[Piece]] = {}  # of JSON texts: they are read once
+        # Of JSON texts: they are read once.
+        self._pieces: dict[tuple[str, Kind], list[Piece]] = {}
         self._found: dict[tuple[str, bool], list[Found]] = {}
 
-    def look(self, texts: Iterable[str], *, names: bool) -> None:
+    def look(self, texts: Iterable[str], *, names: bool, kind: Kind = "turn") -> None:
         """Look at these texts; ``names`` asks for names too, wherever that makes sense."""
         asked: dict[bool, list[str]] = {True: [], False: []}
         for text in texts:
-            for piece in self.pieces(text):
+            for piece in self.pieces(text, kind):
                 asked[names and piece.names].append(piece.text)
-        for kind, pieces in asked.items():
-            found = self._finder.find_all(pieces, names=kind)
-            self._found.update(((text, kind), items) for text, items in found.items())
+        for with_names, pieces in asked.items():
+            found = self._finder.find_all(pieces, names=with_names)
+            self._found.update(((text, with_names), items) for text, items in found.items())
 
-    def pieces(self, text: str) -> list[Piece]:
-        if text not in self._pieces:
-            pieces = pieces_of(text, _OURS)
+    def pieces(self, text: str, kind: Kind = "turn") -> list[Piece]:
+        if (text, kind) not in self._pieces:
+            if kind == "calls":
+                pieces = argument_pieces(text)
+            else:
+                pieces = pieces_of(text, _OURS if kind == "meta" else frozenset())
             if len(pieces) == 1 and pieces[0].text is text:
                 return pieces
-            self._pieces[text] = pieces
-        return self._pieces[text]
+            self._pieces[text, kind] = pieces
+        return self._pieces[text, kind]
 
     def found(self, piece: Piece, *, names: bool = True) -> list[Found]:
         kinds = (True, False) if names and piece.names else (False,)
@@ -49,8 +56,8 @@ class Scan:
             ]
         return [*items, *piece.found]
 
-    def holds_anything(self, text: str, *, names: bool = True) -> bool:
-        return any(self.found(piece, names=names) for piece in self.pieces(text))
+    def holds_anything(self, text: str, *, names: bool = True, kind: Kind = "turn") -> bool:
+        return any(self.found(piece, names=names) for piece in self.pieces(text, kind))
 
 
 def personal_spans(texts: Sequence[str], config: PiiConfig) -> list[list[tuple[int, int, str]]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
+
 from tasks.clean.config import QualityConfig
 from tasks.clean.quality.boilerplate import boilerplate
 from tasks.clean.quality.gibberish import find, strangeness
@@ -9,7 +12,7 @@ from tasks.clean.quality.language import wrong_language
 from tasks.clean.quality.lengths import length_outliers
 from tasks.clean.quality.perplexity import Score, perplexity
 from tasks.clean.quality.repetition import repetition
-from tasks.clean.rows import Finding, Rows
+from tasks.clean.rows import Finding, Indices, Rows
 
 
 def quality_findings(
@@ -21,13 +24,17 @@ def quality_findings(
     does not ask for it, borderline rows stay.
     """
     found: dict[int, Finding] = {}
+    worded, answers = _worded_answers(rows)
     for findings in (
         _strange(rows, config, score),
-        boilerplate(rows.answers) if config.reject_boilerplate else [],
+        _at(worded, boilerplate(answers)) if config.reject_boilerplate else [],
         wrong_language(rows.prompts, config),
         length_outliers(rows.prompts, config.max_length_deviations, "prompt_length_outlier"),
-        length_outliers(rows.answers, config.max_length_deviations, "answer_length_outlier"),
-        repetition(rows.answers, config.max_repeated_share),
+        _at(
+            worded,
+            length_outliers(answers, config.max_length_deviations, "answer_length_outlier"),
+        ),
+        _at(worded, repetition(answers, config.max_repeated_share)),
     ):
         for finding in findings:
             found.setdefault(finding.index, finding)
@@ -40,13 +47,26 @@ def _strange(rows: Rows, config: QualityConfig, score: Score | None) -> list[Fin
         return []
     gibberish: list[Finding] = []
     borderline: list[Finding] = []
-    for name, texts in (("prompt", rows.prompts), ("answer", rows.answers)):
+    everywhere = np.arange(len(rows))
+    judged = (("prompt", everywhere, rows.prompts), ("answer", *_worded_answers(rows)))
+    for name, at, texts in judged:
         strange = strangeness(texts, config.gibberish)
-        gibberish += _named(name, find(texts, strange, config.gibberish))
+        gibberish += _named(name, _at(at, find(texts, strange, config.gibberish)))
         if config.perplexity.enabled and score is not None:
             settings = (config.gibberish, config.perplexity, score)
-            borderline += _named(name, perplexity(texts, strange, *settings))
+            borderline += _named(name, _at(at, perplexity(texts, strange, *settings)))
     return gibberish + borderline
+
+
+def _worded_answers(rows: Rows) -> tuple[Indices, pa.LargeStringArray]:
+    """(the rows whose answer is text, those answers): a call of a tool is not written prose."""
+    worded = np.flatnonzero(~np.asarray(rows.answers_by_call))
+    answers = rows.answers if len(worded) == len(rows) else rows.answers.take(pa.array(worded))
+    return worded, answers
+
+
+def _at(rows: Indices, findings: list[Finding]) -> list[Finding]:
+    return [Finding(int(rows[f.index]), f.reason, f.detail) for f in findings]
 
 
 def _named(name: str, findings: list[Finding]) -> list[Finding]:

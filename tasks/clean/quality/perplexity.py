@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.artifacts import BaseModelRef
-from tasks.base_model import load_model, load_tokenizer
+from tasks.base_model import load_model, load_tokenizer, native_dtype
 from tasks.clean.config import GibberishConfig, PerplexityConfig
 from tasks.clean.quality.gibberish import Strangeness
 from tasks.clean.rows import Finding
@@ -85,11 +85,11 @@ def bits_per_character(model: Any, tokenizer: Any, texts: Sequence[str]) -> Floa
 
 
 def load(base: BaseModelRef) -> tuple[Any, Any]:
-    """(model, tokenizer), in bfloat16 and on the GPU where there is one."""
+    """(model, tokenizer), on the GPU where there is one, in the precision that is native there."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(base, torch.bfloat16).to(device).eval(), load_tokenizer(base)
+    return load_model(base, getattr(torch, native_dtype())).to(device).eval(), load_tokenizer(base)
 
 
 def batches_of(sizes: list[int]) -> list[list[int]]:

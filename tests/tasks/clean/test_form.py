@@ -40,7 +40,7 @@ CASES: list[tuple[Turns, str | None]] = [
     ([Q, A], None),
     ([S, Q, A], None),
     ([Q, A, Q, A], None),
-    ([Q, ("tool", "42"), A], None),
+    ([Q, ("tool", "42"), A], "tool_turn_without_call"),
     ([], "turns_out_of_order"),
     ([S], "turns_out_of_order"),
     ([Q], "turns_out_of_order"),
@@ -77,7 +77,9 @@ def first_fault(turns: Turns) -> str | None:
         return "unknown_role"
     if empty := [role for role, content in turns if not content.strip()]:
         return f"empty_{empty[0]}_turn"
-    kept = [role for role in roles[roles[:1] == ["system"] :] if role != "tool"]
+    if "tool" in roles:  # no turn of these calls
+        return "tool_turn_without_call"
+    kept = roles[roles[:1] == ["system"] :]
     in_order = kept and kept == ["user", "assistant"] * (len(kept) // 2)
     return None if in_order else "turns_out_of_order"
 

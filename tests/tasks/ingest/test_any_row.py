@@ -1,5 +1,6 @@
 """Whatever stands in a row, it makes examples, a bad row or exclusions, and each can be stored."""
 
+import json
 from contextlib import suppress
 
 import pyarrow as pa
@@ -35,12 +36,14 @@ KEYS = st.sampled_from(
         "checklist_answers", "text_answer", "objects", "params", "attachments", "response",
         "threads", "turns", "request", "message", "finish_reason", "feedback", "score",
         "correction", "created_at", "conversation", "user", "id", "task_id", "completed_at",
+        "tool_calls", "tool_call_id", "function", "arguments", "parameters",
         "chatmessage", "author", "customer_review_status", "label_details", "skipped",
     ]
 )  # fmt: skip
 WORDS = st.sampled_from(
     [
-        "user", "assistant", "human", "gpt", "text", "completed", "submitted", "stop", "length",
+        "user", "assistant", "tool", "human", "gpt", "function_call", '{"name": "f"}',
+        "text", "completed", "submitted", "stop", "length",
         "choices", "textarea", "chatmessage", "2026-01-02T03:04:05Z", "", "a\0b", "\ud800",
         "https://x.org/a",
     ]
@@ -69,7 +72,8 @@ def check(shape: str, values: dict[str, object], **config: object) -> None:
         else:
             assert isinstance(one, Example)
             to_table([one])
-            assert all("\0" not in m.content for m in one.messages)
+            assert all("\0" not in str(m.as_chat()) for m in one.messages)
+            assert one.tools is None or isinstance(json.loads(one.tools), list)
     is_wanted(Row("x.jsonl", 3, values, b""), source)
 
 

@@ -174,13 +174,13 @@ def with_message(**message: Any) -> dict[str, Any]:
         (logged({"score": "high"}), "feedback.score", "wrong_type"),
         (
             logged(YES, request={"messages": [], "tools": [{}]}),
-            "request.tools",
-            "tools_unsupported",
+            "request.tools[0].function.name",
+            "missing_field",
         ),
         (
             with_message(content=None, tool_calls=[{"id": "1"}]),
-            "response.choices[0].message.tool_calls",
-            "tool_calls_unsupported",
+            "response.choices[0].message.tool_calls[0].function",
+            "missing_field",
         ),
         (with_message(content=None), "response.choices[0].message.content", "wrong_type"),
         (logged(YES, created_at="soon"), "created_at", "invalid_time"),

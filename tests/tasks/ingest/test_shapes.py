@@ -86,21 +86,21 @@ def test_null_keys_are_as_good_as_none() -> None:
     ("row", "field", "reason"),
     [
         (
-            chat(USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}),
-            "messages[1].tool_calls",
-            "tool_calls_unsupported",
-        ),
-        (
             chat(USER, {"role": "assistant", "content": "", "function_call": {"name": "f"}}),
             "messages[1].function_call",
             "tool_calls_unsupported",
         ),
         (
-            chat(USER, {"role": "tool", "tool_call_id": "call_1", "content": "7"}, ANSWER),
+            chat(USER, {**ANSWER, "tool_call_id": "call_1"}),
             "messages[1].tool_call_id",
-            "tool_calls_unsupported",
+            "tool_call_id_misplaced",
         ),
-        (chat(USER, ANSWER, tools=[{"type": "function"}]), "tools", "tools_unsupported"),
+        (chat({**USER, "tool_calls": [CALL]}), "messages[0].tool_calls", "tool_calls_misplaced"),
+        (
+            chat(USER, ANSWER, tools=[{"type": "function"}]),
+            "tools[0].function.name",
+            "missing_field",
+        ),
         (chat(USER, ANSWER, functions=[{"name": "f"}]), "functions", "tools_unsupported"),
         (chat(USER, {"role": "assistant", "content": None}), "messages[1].content", "wrong_type"),
         (chat(USER, {"role": "assistant"}), "messages[1].content", "missing_field"),
@@ -149,11 +149,6 @@ def test_a_weight_of_zero_on_some_answers_cannot_be_kept() -> None:
     assert refused(row, "chat") == ("messages[1].weight", "weight_unsupported")
 
 
-def test_tool_calls_are_refused_in_mapped_messages_too() -> None:
-    row = {"m": [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}
-    assert refused(row, "columns", messages="m") == ("m[1].tool_calls", "tool_calls_unsupported")
-
-
 def test_prompt_and_completion() -> None:
     row = {"prompt": "The sky is", "completion": " blue."}
     assert turns(row, "prompt_completion") == [("user", "The sky is"), ("assistant", " blue.")]
@@ -180,7 +175,11 @@ def test_prompt_and_completion_under_other_names() -> None:
         ({"prompt": "x"}, "completion", "missing_field"),
         ({"prompt": "x", "completion": None}, "completion", "wrong_type"),
         ({"prompt": ["x"], "completion": "y"}, "prompt[0]", "wrong_type"),
-        ({"prompt": "x", "completion": "y", "tools": [{}]}, "tools", "tools_unsupported"),
+        (
+            {"prompt": "x", "completion": "y", "tools": [{}]},
+            "tools[0].function.name",
+            "missing_field",
+        ),
     ],
 )
 def test_a_pair_that_does_not_fit(row: dict[str, Any], field: str, reason: str) -> None:
@@ -268,9 +267,10 @@ def test_the_same_system_turn_twice_is_one() -> None:
 @pytest.mark.parametrize(
     ("row", "field", "reason"),
     [
-        (share(("function_call", "{}")), "conversations[0].from", "tool_calls_unsupported"),
+        (share(("function_call", "{}")), "conversations[0].value", "tool_calls_unsupported"),
+        (share(("function", "{}")), "conversations[0].from", "tool_calls_unsupported"),
         (share(("narrator", "x")), "conversations[0].from", "unknown_role"),
-        (share(("human", "q"), tools='[{"name": "f"}]'), "tools", "tools_unsupported"),
+        (share(("human", "q"), tools='[{"name": ""}]'), "tools[0].function.name", "missing_field"),
         (
             share(("system", "Be long."), ("human", "q"), system="Be brief."),
             "conversations",
@@ -280,7 +280,7 @@ def test_the_same_system_turn_twice_is_one() -> None:
         ({"conversations": ["x"]}, "conversations[0]", "wrong_type"),
         ({"conversations": None}, "conversations", "wrong_type"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_sharegpt_that_does_not_fit(row: dict[str, Any], field: str, reason: str) -> None:
     assert refused(row, "sharegpt") == (field, reason)

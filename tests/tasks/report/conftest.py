@@ -10,20 +10,41 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import MetricDifference, RunSummary, Score
+from tasks.artifacts import (
+    Adapter,
+    BaseModelRef,
+    FormattedDataset,
+    MetricDifference,
+    RunSummary,
+    Score,
+)
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
+from tasks.report.formatting import example, format_check
 from tasks.report.story import CheckStory, DataStory, Story, TrainingStory
+from tasks.report.training_log import training_story
 
 GOLDEN = Path(__file__).parents[3] / "deployments" / "sample" / "golden.jsonl"
 N = 200
 FIRST_RUNS = ("promoted", "canary")  # no champion yet: the base model is the one to beat
 RUN = json.loads(Path(__file__).with_name("run.json").read_text(encoding="utf-8"))
 Summarise = Callable[..., RunSummary]
+Log = Callable[..., dict[str, Any]]
+Train = Callable[..., TrainingStory]
 
 
 @pytest.fixture
 def summarise() -> Summarise:
     return make_summary
+
+
+@pytest.fixture
+def log() -> Log:
+    return make_log
+
+
+@pytest.fixture
+def train() -> Train:
+    return make_training
 
 
 @pytest.fixture
@@ -41,7 +62,7 @@ def make_story() -> Story:
     rows = scored_answers()
     return Story(
         data=_data(),
-        training=_training(),
+        training=make_training(make_log()),
         answers=choose(rows),
         config_yaml=CONFIG,
         num_by_verdict=count_verdicts(rows),
@@ -211,19 +232,59 @@ def _data() -> DataStory:
             for j in range(2)
         ]
         checks.append(CheckStory(**check, samples=samples))
-    return DataStory(checks=checks, **fields)
+    formatted = format_check(RUN["format"], {"too_long": 3, "special_token": 1}, 1139)
+    return DataStory(checks=[*checks, formatted], example=example(RUN["format"]), **fields)
 
 
-def _training() -> TrainingStory:
-    history: list[dict[str, Any]] = [
-        {"step": s, "loss": 0.21 + 2.6 * math.exp(-s / 38) + 0.05 * math.sin(s), "grad_norm": 0.8}
-        for s in range(5, 345, 5)
-    ]
-    history += [
-        {"step": s, "eval_loss": 0.3 + 2.2 * math.exp(-s / 40) + max(0, s - 228) / 1500}
-        for s in range(38, 343, 38)
-    ]
-    return TrainingStory(history=history, best_step=228, figures=RUN["figures"])
+def make_log(**changes: Any) -> dict[str, Any]:
+    """The ``log.json`` of a training that logged every 5 steps and validated every 38."""
+    history: list[dict[str, Any]] = []
+    for step in range(5, 345, 5):
+        warm = min(1.0, step / 17)
+        line = {
+            "loss": 0.21 + 2.6 * math.exp(-step / 38) + 0.05 * math.sin(step),
+            "learning_rate": 2e-4 * warm * 0.5 * (1 + math.cos(math.pi * step / 342)),
+            "grad_norm": 0.8 + 3 * math.exp(-step / 20) + 0.3 * math.sin(1.7 * step),
+            "tokens_per_second": 1184 + 40 * math.sin(step) - 600 * math.exp(-step / 10),
+            "memory_gib": 3.1 + min(0.6, step / 200),
+        }
+        history.append({"step": step, **line})
+    for step in range(38, 343, 38):
+        loss = 0.3 + 2.2 * math.exp(-step / 40) + max(0, step - 228) / 1500
+        f1 = 0.94 - 0.7 * math.exp(-step / 60) - max(0, step - 266) / 2000
+        exact = f1 - 0.12
+        validation = {"eval_loss": loss, "eval_field_f1": f1, "eval_exact_match": exact}
+        history.append({"step": step, **validation, "eval_runtime": 3.2, "memory_gib": 3.7})
+    return {**json.loads(json.dumps(RUN["log"])), "history": history, **changes}
+
+
+def make_training(log: dict[str, Any], best_step: int = 266) -> TrainingStory:
+    base = BaseModelRef(id="b", digest="d")
+    adapter = Adapter(
+        uri="s3://retune/train/a",
+        digest="a",
+        base_model=base,
+        adapter_digest="a",
+        training_run_id="m",
+        num_steps=342,
+        best_step=best_step,
+        train_loss=0.24,
+        validation_loss=0.3281,
+        tokens_per_second=1184.3,
+        seconds=511.6,
+    )
+    formatted = FormattedDataset(
+        uri="s3://retune/format/f",
+        digest="f",
+        base_model=base,
+        num_train=911,
+        num_validation=110,
+        num_rejected={},
+        num_tokens=201_900,
+        num_trained_tokens=40_493,
+        max_length=487,
+    )
+    return training_story(log, adapter, formatted)
 
 
 CONFIG = """name: support-tickets

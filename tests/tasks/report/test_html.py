@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from tasks.artifacts import RunSummary
 from tasks.report.html import render_page
-from tasks.report.story import AnswerRow, CheckStory, Story
+from tasks.report.story import AnswerRow, CheckStory, Story, TrainingStory
 
 AT = datetime(2026, 1, 5, 14, 3, tzinfo=UTC)
 SECTIONS = ["metrics", "answers", "data", "training", "timings", "lineage"]
@@ -27,6 +28,8 @@ HOSTILE = [
     '{"<b>": "</dd><script>\\ud800"}',
 ]
 Summarise = Callable[..., RunSummary]
+Log = Callable[..., dict[str, Any]]
+Train = Callable[..., TrainingStory]
 
 
 class Page(HTMLParser):
@@ -145,7 +148,7 @@ def test_sections_tell_the_story(summarise: Summarise, story: Story) -> None:
     assert "In doubt: 25 rows in the review queue" in sections["data"]
     assert "41.0 % !" in sections["data"]
     assert "PSI over 0.25" in sections["data"]
-    assert "checkpoint chosen at step 228" in sections["training"]
+    assert "checkpoint chosen at step 266" in sections["training"]
     assert "evaluate (base, few-shot)" in sections["timings"]
     assert "4.9 s outside the stages" in sections["timings"]
     assert "apache-2.0" in sections["lineage"]
@@ -228,14 +231,94 @@ def test_hostile_text_stays_text(text: str, summarise: Summarise, story: Story) 
     assert len(page.encode("utf-8")) < 1_000_000
 
 
+def test_formatting_stands_in_the_data_section(summarise: Summarise, story: Story) -> None:
+    text = render_page(summarise("promoted"), story, AT)
+    section = Page(text).sections["data"]
+    assert "Tokens in a row; the limit, 512, lies outside" in section
+    assert "too long, 5c1f0a77b1c2: 731 tokens, at most 512 allowed" in section
+    assert "12 conversations became a row for each answer." in section
+    shown = "".join(re.findall(r'<p class="tokens data">(.*?)</p>', text, re.S))
+    trained = "".join(re.findall("<b>(.*?)</b>", shown))
+    assert trained == "{&#34;category&#34;:·&#34;fault&#34;}&lt;|im_end|&gt;"
+    assert "<span>user</span><span>↵\n</span><span>My</span><span>·lamp</span>" in shown
+
+
+def test_training_section_tells_all_of_it(summarise: Summarise, story: Story) -> None:
+    section = Page(render_page(summarise("promoted"), story, AT)).sections["training"]
+    for words in (
+        "LoRA (r 16, alpha 32, dropout 0.05) · engine trl · 4 × 2 accumulated = 8 rows a step",
+        "Validation field f1",
+        "checkpoint chosen by it",
+        "step 266: 0.9317",
+        "Planned and actual, 2 cores of an Intel Xeon",
+        "learning_rate 0.0002, lora.r 16 chosen",
+        "Resumed from the checkpoint of step 114.",
+        "The merged model (float32) was checked against the adapter on 512 tokens",
+        "time to first step",
+    ):
+        assert words in section
+    for title in ("Learning rate", "Gradient norm", "Tokens/s", "Memory, GiB"):
+        assert section.count(title) >= 1
+
+
+def test_log_of_an_older_version_shows_its_curves_alone(
+    summarise: Summarise, story: Story, train: Train
+) -> None:
+    history = [{"step": 5, "loss": 2.0}, {"step": 10, "loss": 1.0}, {"step": 10, "eval_loss": 1.2}]
+    text = render_page(
+        summarise("promoted"), replace(story, training=train({"history": history}, 10)), AT
+    )
+    section = Page(text).sections["training"]
+    assert "step 10: 1.2" in section
+    assert text.count('<figure class="chart') == 1
+    for words in ("Planned", "sweep", "Of this training", "rows a step"):
+        assert words not in section
+
+
+def test_training_that_logged_nothing_still_has_its_figures(
+    summarise: Summarise, story: Story, train: Train
+) -> None:
+    text = render_page(summarise("promoted"), replace(story, training=train({"history": []})), AT)
+    section = Page(text).sections["training"]
+    assert '<figure class="chart' not in text
+    assert "342" in section
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_log_stays_text(
+    text: str, summarise: Summarise, story: Story, log: Log, train: Train
+) -> None:
+    assert story.data is not None
+    nan = float("nan")
+    told = log(
+        **dict.fromkeys(("metric", "method", "engine"), text),
+        notes=[text],
+        seeds={text: text, "b": 1},
+        sweep=[{"overrides": {text: {text: text}}, "value": nan, "best_step": None}],
+        merge={"dtype": text},
+        plan={"steps": 1, "seconds": nan, "usd": 0, "hardware": text},
+    )
+    told["history"].append({"step": 38, f"eval_{text}": 0.3})
+    tokens = [(text, True), (text, False)]
+    hostile = replace(story, data=replace(story.data, example=tokens), training=train(told))
+    page = render_page(summarise("promoted"), hostile, AT)
+    calm = render_page(summarise("promoted"), story, AT)
+    assert {tag for tag, _ in Page(page).tags} == {tag for tag, _ in Page(calm).tags}
+    assert not [a for _, a in Page(page).tags if any(name.startswith("on") for name in a)]
+    assert ("{{ 7 * 7 }}" in text) == ("{{ 7 * 7 }}" in Page(page).sections["training"])
+    assert len(page.encode("utf-8")) < 1_000_000
+
+
 def test_long_training_and_odd_figures_are_drawn(summarise: Summarise, story: Story) -> None:
     assert story.training is not None
     history = [{"step": s, "loss": 1.0} for s in range(100_000)]
     history += [{"step": 5, "loss": float("nan")}, {"step": 6, "eval_loss": float("inf")}]
-    long = replace(story.training, history=history, best_step=None)
+    long = replace(story.training, history=history, best_step=None, log={})
     text = render_page(summarise("promoted"), replace(story, training=long), AT)
     assert len(text) < 200_000
     curves = re.findall(r' points="([^"]*)"', text)
-    assert len(curves) == 2
+    assert len(curves) == 1
+    assert text.count('<i class="dot train"') == 1  # what is left of it before the gap
+    assert "2 values not a number" in Page(text).sections["training"]
     assert not re.search(r"[^\d., ]", "".join(curves))
     assert "checkpoint chosen" not in text

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.artifacts import RunSummary
 from tasks.report import plots, wording
-from tasks.report.story import Story, TrainingStory
+from tasks.report.story import Story
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,18 @@ from tasks.report.story import Story, TrainingStory
         (-0.11, 0.08, ["−0.10", "−0.05", "0.00", "0.05"]),
         (0.0, 2400.0, ["0", "500", "1,000", "1,500", "2,000"]),
         (3.0, 3.0, ["2.6", "2.8", "3.0", "3.2", "3.4"]),
+        (0.0, 2e-4, ["0", "5e−5", "1e−4", "1.5e−4", "2e−4"]),
+        (0.0, 2.4e7, ["0", "5e6", "1e7", "1.5e7", "2e7"]),
     ],
 )
 def test_axis_has_a_few_round_ticks(low: float, high: float, labels: list[str]) -> None:
     ticks = plots.axis(low, high).ticks
     assert [text for _, text in ticks] == labels
     assert all(0 <= at <= 100 for at, _ in ticks)
+
+
+def test_steps_are_whole() -> None:
+    assert [text for _, text in plots.axis(0, 2, whole=True).ticks] == ["0", "1", "2"]
 
 
 def test_forest_keeps_everything_in_sight_and_units_apart(
@@ -41,7 +47,7 @@ def test_forest_keeps_everything_in_sight_and_units_apart(
 def test_waterfall_accounts_for_every_row(story: Story) -> None:
     assert story.data is not None
     bars = plots.waterfall(story.data)
-    assert [bar.num_removed for bar in bars] == [12, 0, 74, 88, 134, 6, 34, 0, 25]
+    assert [bar.num_removed for bar in bars] == [12, 0, 74, 88, 134, 6, 34, 0, 25, 4]
     assert bars[-1].count + sum(bar.num_removed for bar in bars) == 1512
     assert bars[0].width + bars[0].removed_width == pytest.approx(100)
 
@@ -50,23 +56,11 @@ def test_histogram_places_its_limit_among_the_bins() -> None:
     drawn = plots.histogram({"title": "t", "edges": [0, 5, 10], "counts": [1, 4], "limit": 7.5})
     assert drawn is not None
     assert drawn.heights == (25.0, 100.0)
-    assert drawn.limit == 75.0
+    assert (drawn.limit, drawn.beyond) == (75.0, None)
     outside = plots.histogram({"title": "t", "edges": [0, 5, 10], "counts": [1, 4], "limit": 11})
     assert outside is not None
-    assert outside.limit is None
+    assert (outside.limit, outside.beyond) == (None, 11)
     assert plots.histogram(None) is None
-
-
-def test_thinned_curve_keeps_its_last_value() -> None:
-    history = [{"step": s, "loss": 10_000 - s} for s in range(10_000)]
-    chart = plots.loss_chart(TrainingStory(history, 9_999, {}))
-    assert chart is not None
-    assert len(chart.train) <= 400
-    assert chart.train[-1][0] == 100.0 == chart.best
-
-
-def test_nothing_logged_draws_nothing() -> None:
-    assert plots.loss_chart(TrainingStory([{"step": 1, "loss": None}], None, {})) is None
 
 
 @pytest.mark.parametrize(
@@ -99,3 +93,19 @@ def test_nested_figures_become_lines() -> None:
         "note": "–",
         "on": "True",
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.32814, "0.3281"),
+        (2e-4, "0.0002"),
+        (2e-5, "2e-5"),
+        (12_345.6, "12,346"),
+        (3e12, "3e12"),
+        (0.0, "0"),
+        (float("nan"), "not a number"),
+    ],
+)
+def test_numbers_to_four_digits(value: float, text: str) -> None:
+    assert wording.measure(value) == text

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from tasks.errors import ConfigError, DataError
 from tasks.evaluate.config import EvaluateConfig, MetricName
-from tasks.evaluate.metrics import (
+from tasks.metrics import (
     METRICS,
     Accuracy,
     Bleu,

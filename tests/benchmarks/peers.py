@@ -1,0 +1,107 @@
+"""Peers that need an environment of their own, under ``.local/peers``.
+
+python -m tests.benchmarks.peers          installs them (2 GB)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deployments import environment
+from tasks.base_model import locate
+from tasks.example import Example
+from tasks.train.config import TrainConfig
+
+LLAMA_FACTORY = "llamafactory==0.9.5"
+
+
+def folder() -> Path:
+    return environment.local() / "peers" / "llama-factory"
+
+
+def install() -> None:
+    """LLaMA-Factory with the torch of this project; without the parts for sound and pictures."""
+    place = folder()
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = [str(place / "bin" / "pip"), "--disable-pip-version-check"]
+    torch = environment.home() / "requirements-torch.txt"
+    subprocess.run([*pip, "install", "--quiet", "-r", str(torch)], check=True)
+    subprocess.run([*pip, "install", "--quiet", LLAMA_FACTORY], check=True)
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "torchvision", "torchaudio"], check=True)
+    stub = place / "stubs" / "torchaudio"
+    stub.mkdir(parents=True, exist_ok=True)
+    (stub / "__init__.py").write_text("")
+
+
+def llama_factory_tokens_per_second(
+    examples: Sequence[Example], system: str, config: TrainConfig, work: Path, num_tokens: int
+) -> float | None:
+    """Tokens a second of LLaMA-Factory on the same rows; None where it is not installed."""
+    cli = folder() / "bin" / "llamafactory-cli"
+    if not cli.is_file():
+        print("LLaMA-Factory is not installed: python -m tests.benchmarks.peers", file=sys.stderr)
+        return None
+    data = work / "llama-factory"
+    data.mkdir()
+    rows = [
+        {"instruction": e.prompt, "input": "", "output": e.answer, "system": system}
+        for e in examples[:-8]
+    ]
+    (data / "rows.json").write_text(json.dumps(rows))
+    columns = {"system": "system"}
+    columns |= {"prompt": "instruction", "query": "input", "response": "output"}
+    info = {"rows": {"file_name": "rows.json", "columns": columns}}
+    (data / "dataset_info.json").write_text(json.dumps(info))
+    (data / "train.yaml").write_text(yaml.safe_dump(_settings(config, data)))
+    subprocess.run(
+        [str(cli), "train", str(data / "train.yaml")],
+        check=True,
+        capture_output=True,
+        env={
+            **environment.quiet(),
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(work),
+            "PYTHONPATH": str(folder() / "stubs"),
+            "HF_HUB_OFFLINE": "1",
+        },
+    )
+    results = json.loads((data / "out" / "train_results.json").read_text())
+    return float(num_tokens / results["train_runtime"])
+
+
+def _settings(config: TrainConfig, data: Path) -> dict[str, Any]:
+    return {
+        "model_name_or_path": str(locate("HuggingFaceTB/SmolLM2-135M-Instruct")),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": config.lora.r,
+        "lora_alpha": config.lora.alpha,
+        "lora_dropout": config.lora.dropout,
+        "lora_target": ",".join(config.lora.target_modules),
+        "dataset_dir": str(data),
+        "dataset": "rows",
+        "template": "smollm2",
+        "cutoff_len": 512,
+        "output_dir": str(data / "out"),
+        "per_device_train_batch_size": config.batch_size,
+        "num_train_epochs": 1.0,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "overwrite_output_dir": True,
+    }
+
+
+if __name__ == "__main__":
+    install()

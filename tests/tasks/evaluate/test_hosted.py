@@ -1,0 +1,161 @@
+"""Answers of a hosted model with the real client: in order, greedy, and failures as failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from tasks.errors import ConfigError, is_transient
+from tasks.evaluate.hosted import AnswerFailure, HostedAnswer, hosted_answers
+from tasks.openai_client import make_client
+from tests.messages_api import LOST, Reply
+from tests.openai_api import StubHosted, completion, error, running
+
+pytestmark = pytest.mark.timeout(60)
+
+MODEL = "ft:base-1"
+Result = HostedAnswer | AnswerFailure
+
+
+class StubChat(StubHosted):
+    """Knows one model, and answers from ``script`` by the last word said, else with an echo."""
+
+    def __init__(self) -> None:
+        super().__init__("sk-chat")
+        self.script: dict[str, Reply] = {}
+        self.answer = self._scripted
+
+    @property
+    def models(self) -> set[str]:
+        return {MODEL}
+
+    def _scripted(self, request: dict[str, Any]) -> Reply:
+        said = request["messages"][-1]["content"]
+        return self.script.get(said, completion(f"{said}!"))
+
+
+@pytest.fixture
+def api() -> Iterator[StubChat]:
+    stub = StubChat()
+    with running(stub):
+        yield stub
+
+
+def ask(
+    api: StubChat, words: list[str], key: str = "sk-chat", model: str = MODEL, retries: int = 2
+) -> list[Result]:
+    prompts = [
+        [{"role": "system", "content": "Echo."}, {"role": "user", "content": word}]
+        for word in words
+    ]
+    environ = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": api.url}
+    with make_client(None, environ, max_retries=retries) as client:
+        return hosted_answers(prompts, model, client, max_tokens=5, concurrency=4)
+
+
+def test_every_prompt_gets_its_own_answer_in_order(api: StubChat) -> None:
+    words = [f"word-{i}" for i in range(30)]
+    assert ask(api, words) == [HostedAnswer(f"{w}!", 3, False) for w in words]
+
+
+def test_what_is_asked(api: StubChat) -> None:
+    ask(api, ["hello"])
+    assert api.requests == [
+        {
+            "model": MODEL,
+            "messages": [
+                {"role": "system", "content": "Echo."},
+                {"role": "user", "content": "hello"},
+            ],
+            "temperature": 0,
+            "seed": 0,
+            "max_tokens": 5,
+        }
+    ]
+
+
+def test_several_are_asked_at_once(api: StubChat) -> None:
+    """Four must have arrived before the first is answered."""
+    met = threading.Barrier(4)
+
+    class Meeting(StubChat):
+        def call(self, *rest: Any) -> Reply:
+            met.wait(30)
+            return super().call(*rest)
+
+    with running(Meeting()) as meeting:
+        assert len(ask(meeting, list("abcd"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (completion("half", "length"), HostedAnswer("half", 3, True)),
+        (completion(""), HostedAnswer("", 3, False)),
+        (completion("", "length"), "cut_off"),
+        (completion(None, "length"), "cut_off"),
+        (completion(None), "malformed"),
+        (completion(None, refusal="I will not"), "refusal"),
+        (completion("x", "content_filter"), "content_filter"),
+        (completion(None, "tool_calls", tool_calls=[{"id": "c"}]), "tool_call"),
+        (error(400, "too long"), "invalid_request"),
+        (error(422), "invalid_request"),
+        (error(500), "unavailable"),
+        (LOST, "unavailable"),
+        (Reply(200, "{not json"), "malformed"),
+        (Reply(200, {"choices": []}), "malformed"),
+    ],
+)
+def test_an_answer_or_the_reason_why_there_is_none(
+    api: StubChat, reply: Reply, expected: HostedAnswer | str
+) -> None:
+    api.script = {"odd": reply}
+    before, odd, after = ask(api, ["before", "odd", "after"], retries=0)
+    assert (before, after) == (HostedAnswer("before!", 3, False), HostedAnswer("after!", 3, False))
+    if isinstance(expected, str):
+        assert isinstance(odd, AnswerFailure)
+        assert odd.reason == expected
+        assert odd.detail
+    else:
+        assert odd == expected
+
+
+@pytest.mark.parametrize("fault", [error(429), error(500), error(529), LOST])
+def test_what_passes_is_bridged(api: StubChat, fault: Reply) -> None:
+    api.faults = {"chat": [fault]}
+    assert ask(api, ["a"]) == [HostedAnswer("a!", 3, False)]
+    assert api.calls["chat"] == 2
+
+
+def test_an_api_that_is_away_is_no_set_of_wrong_answers(api: StubChat) -> None:
+    api.script = {"a": error(529), "b": error(500)}
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(api, ["a", "b"], retries=0)
+    assert is_transient(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"key": "sk-wrong"}, r"401 .*Bearer \*\*\*.*Check OPENAI_API_KEY"),
+        ({"model": "ft:no"}, "404"),
+    ],
+)
+def test_a_refusal_of_all_is_raised(api: StubChat, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        ask(api, ["a", "b"], **options)
+
+
+def test_an_exhausted_quota_is_no_set_of_wrong_answers(api: StubChat) -> None:
+    api.script = {"a": error(429, code="insufficient_quota")}
+    with pytest.raises(ConfigError, match="quota"):
+        ask(api, ["a", "b"], retries=0)
+
+
+def test_nothing_asked_is_nothing_sent(api: StubChat) -> None:
+    assert ask(api, []) == []
+    assert not api.calls
