@@ -157,7 +157,7 @@ class AnswerTrainer(SFTTrainer):
         """``torch.compile`` each layer: all have one shape, so the code of one serves all."""
         for module in self._base.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.compile()
+                module.compile(dynamic=True)  # one shape for all micro-batches
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Transformers' own: TRL's writes a model card into every checkpoint."""

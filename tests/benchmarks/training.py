@@ -56,7 +56,13 @@ class InOrder(AnswerTrainer):
 
 
 def run_ours(
-    model: Any, arguments: Any, rows: Dataset, tokenizer: Any, *, micro_rows: int
+    model: Any,
+    arguments: Any,
+    rows: Dataset,
+    tokenizer: Any,
+    *,
+    micro_rows: int,
+    compiled: bool = False,
 ) -> Steps:
     """Train as the stage does, without validations and checkpoints."""
     steps = Steps()
@@ -69,6 +75,8 @@ def run_ours(
         processing_class=tokenizer,
         callbacks=[steps, LossGuard(1e9)],
     )
+    if compiled:
+        trainer.compile_layers()
     trainer.train()
     return steps
 

@@ -14,11 +14,13 @@ import torch
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import BaseModelConfig, pin
 from tasks.errors import ConfigError, DataError
+from tasks.train import finetune as finetuning
 from tasks.train.adapters import SETTINGS, weights_digest
-from tasks.train.batches import IGNORED, load_split
+from tasks.train.batches import IGNORED, Rows, load_split
 from tasks.train.finetune import finetune
 from tasks.train.guards import BadBatchError
 from tasks.train.job import Job, prepare
+from tasks.train.trainer import AnswerTrainer
 from tests.base_models import ALL_LINEAR
 from tests.tasks.train.conftest import Run, some_rows, write_split
 
@@ -165,12 +167,20 @@ def test_a_loss_that_is_not_a_number_stops_at_once(job: Jobs, broken: BaseModelR
     assert kept["micro_batches"][0]["rows"][0]["text"]
 
 
-def test_an_explosion_stops(job: Jobs) -> None:
-    wild = job(
-        learning_rate=0.099, epochs=20, schedule="constant", guards={"max_loss_factor": 1.05}
-    )
-    with pytest.raises(BadBatchError, match=r"above .* times that of the first steps"):
-        finetune(wild, lambda metrics, step, share: None)
+class Exploding(AnswerTrainer):
+    """A model whose loss is fifty times itself from the eighth step on."""
+
+    def summed_loss(self, model: Any, rows: Rows) -> tuple[torch.Tensor, int]:
+        loss, count = super().summed_loss(model, rows)
+        return (loss if self.state.global_step < 7 else 50 * loss), count
+
+
+def test_an_explosion_stops(job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetuning, "AnswerTrainer", Exploding)
+    words = r"stopped at step 9, before its update.* for 2 steps in a row above .* which is 5 times"
+    with pytest.raises(BadBatchError, match=words) as caught:
+        finetune(job(), lambda metrics, step, share: None)
+    assert json.loads(caught.value.file.read_text())["step"] == 9
 
 
 # ------------------------------------------------------------------------------------- odd rows

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # which has attention of its own
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 8},
@@ -45,7 +46,7 @@ def make_model(kind: str, **changes: Any) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SMALL, **FAMILIES.get(kind, {}), **changes})
     auto: Any = AutoModelForCausalLM
-    return auto.from_config(config).float()
+    return auto.from_config(config).float().to(DEVICE)
 
 
 def make_rows(shared: int = 6, lengths: tuple[int, ...] = (20, 7, 13, 1)) -> list[Row]:
@@ -71,10 +72,11 @@ def make_rows(shared: int = 6, lengths: tuple[int, ...] = (20, 7, 13, 1)) -> lis
 def apart(model: Any, rows: list[Row]) -> torch.Tensor:
     """The summed loss of each row by itself, by the model's own plain attention."""
     model.set_attn_implementation("eager")
-    total = torch.zeros(())
+    total = torch.zeros((), device=DEVICE)
     for row in rows:
-        logits = model(input_ids=torch.tensor([row["input_ids"]]), use_cache=False).logits[0, :-1]
-        labels = torch.tensor(row["labels"][1:])
+        ids = torch.tensor([row["input_ids"]], device=DEVICE)
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        labels = torch.tensor(row["labels"][1:], device=DEVICE)
         total = total + functional.cross_entropy(
             logits.float(), labels, ignore_index=IGNORED, reduction="sum"
         )
@@ -84,7 +86,7 @@ def apart(model: Any, rows: list[Row]) -> torch.Tensor:
 def together(model: Any, rows: list[Row]) -> torch.Tensor:
     """The same, packed."""
     model.set_attn_implementation(PACKED)
-    batch = pack(rows)
+    batch = {name: value.to(DEVICE) for name, value in pack(rows).items()}
     labels = batch.pop("labels")[0, 1:]
     trained = torch.nonzero(labels != IGNORED).flatten()
     logits = model(**batch, use_cache=False, logits_to_keep=trained).logits[0]

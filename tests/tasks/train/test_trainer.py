@@ -48,7 +48,8 @@ def test_the_loss_is_transformers_own(
     trainer = make_trainer(data, base, tmp_path / "out", packing)
     rows = [load_split(data, "train")[i] for i in range(4)]
     trainer._base.set_attn_implementation("eager")
-    expected = trainer.model(**pad(rows, 2)).loss
+    padded = {name: value.to(trainer.args.device) for name, value in pad(rows, 2).items()}
+    expected = trainer.model(**padded).loss
     trainer._base.set_attn_implementation(trainer._attention)
     whole = trainer.compute_loss(trainer.model, collate(rows))
     assert float(whole) == pytest.approx(float(expected), rel=1e-5)
