@@ -92,6 +92,10 @@ def _attend(
     window: int | None,
 ) -> torch.Tensor:
     """Causal attention of the last positions of the keys, which the queries are."""
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotated in float32, query and key are of another kind than the value.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     length, total = query.shape[2], key.shape[2]
     if window is not None and window >= total:
         window = None

@@ -190,6 +190,12 @@ class TrainConfig(Record):
         return [TrainConfig.model_validate(_merged(own, change)) for change in overrides]
 
     @model_validator(mode="after")
+    def _kernels_are_compiled_already(self) -> TrainConfig:
+        if self.compile and self.engine == "liger":
+            raise ValueError("engine liger has kernels that torch.compile cannot read: choose one")
+        return self
+
+    @model_validator(mode="after")
     def _every_variant_is_valid(self) -> TrainConfig:
         if self.sweep:
             self.variants()

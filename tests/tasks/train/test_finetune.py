@@ -78,6 +78,7 @@ def test_an_adapter_holds_no_path_and_no_pickle(run: Run, tmp_path: Path, base: 
         {"neftune_alpha": 5.0},
         {"gradient_checkpointing": True},
         {"method": "full", "learning_rate": 1e-3},
+        {"method": "full", "learning_rate": 1e-3, "precision": "bfloat16"},
         {"method": "qlora", "lora": {"r": 4, "target_modules": "all-linear"}},
         {"schedule": "constant_with_warmup", "max_grad_norm": 0.1},
     ],

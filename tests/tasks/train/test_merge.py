@@ -68,7 +68,9 @@ def adapter(base: BaseModelRef, settings: TrainConfig, folder: Path, steps: int 
     optimiser = torch.optim.AdamW(trained, lr=5e-3)
     for step in range(steps):
         row = ROWS[step % len(ROWS)]
-        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        ids, labels = (
+            torch.tensor([row[name]], device=model.device) for name in ("input_ids", "labels")
+        )
         model(input_ids=ids, labels=labels).loss.backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -50,8 +50,8 @@ def prepared(base: BaseModelRef, settings: TrainConfig) -> Any:
     return prepare(base, settings, load_tokenizer(base))
 
 
-def a_batch() -> dict[str, torch.Tensor]:
-    ids = torch.arange(100, 112)[None]
+def a_batch(model: Any) -> dict[str, torch.Tensor]:
+    ids = torch.arange(100, 112, device=model.device)[None]
     return {"input_ids": ids, "labels": ids}
 
 
@@ -122,14 +122,16 @@ def test_a_validation_does_not_cut_the_gradient_of_4_bit_layers(base: BaseModelR
     model = load_quantised(base, torch.float32, torch.float32)
 
     def gradient() -> torch.Tensor:
-        embedded = model.get_input_embeddings()(a_batch()["input_ids"]).detach().requires_grad_()
-        model.train()(inputs_embeds=embedded, labels=a_batch()["labels"]).loss.backward()
+        embedded = (
+            model.get_input_embeddings()(a_batch(model)["input_ids"]).detach().requires_grad_()
+        )
+        model.train()(inputs_embeds=embedded, labels=a_batch(model)["labels"]).loss.backward()
         assert embedded.grad is not None
         return embedded.grad
 
     before = gradient()
     with torch.no_grad():
-        model.eval()(**a_batch())
+        model.eval()(**a_batch(model))
     torch.testing.assert_close(gradient(), before)
 
 
@@ -140,7 +142,7 @@ def test_qlora_learns(base: BaseModelRef) -> None:
     optimiser = torch.optim.AdamW(trained, lr=1e-2)
     losses = []
     for _ in range(8):
-        loss = model(**a_batch()).loss
+        loss = model(**a_batch(model)).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
