@@ -118,7 +118,9 @@ class AnswerTrainer(SFTTrainer):
         num_trained = int((labels[:, 1:] != IGNORED).sum())
         batch = {name: value.to(self.args.device) for name, value in batch.items()}
         with self.accelerator.autocast():
-            if self.args.device.type == "cuda":  # TRL's kernel skips what is not trained
+            # TRL's kernel skips what is not trained; but past the head's own forward, for which
+            # a sharded model waits.
+            if self.args.device.type == "cuda" and not self.is_fsdp_enabled:
                 output = model(**batch, labels=labels.to(self.args.device), fused_lm_head=True)
                 return -output.log_probs.sum(), num_trained
             trained = torch.nonzero((labels[:, 1:] != IGNORED).any(0)).flatten()

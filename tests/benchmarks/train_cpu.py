@@ -6,7 +6,8 @@ SmolLM2-135M, BANKING77 rows with a system prompt, LoRA r=16 on q/k/v/o. Same ro
 for all but LLaMA-Factory, which has an order of its own; the contestants take turns, so that a
 machine that slows down slows all. TRL runs with its defaults, but in float32 where this processor
 does not compute in bfloat16: emulated, as its default would have it, a step takes minutes. The loss
-of each step must agree. LLaMA-Factory runs where `python -m tests.benchmarks.peers` installed it.
+of each step must agree. The figure is ours with compiled layers after the first step, which
+compiles. LLaMA-Factory runs where `python -m tests.benchmarks.peers` installed it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from tests.benchmarks.training import (
     tokens_by_step,
 )
 
-STEPS, ROUNDS, BATCH = 7, 3, 16
+STEPS, ROUNDS, BATCH = 9, 3, 16
 TARGET = 4.0
 SAME_LOSS = 0.05  # nats: what half precision and another order of sums may differ by
 SYSTEM = "Name the intent of the banking customer's message."
@@ -73,6 +74,7 @@ def train_cpu() -> Result:
         tokens = tokens_by_step(rows, BATCH)
         contestants: dict[str, Callable[[], Steps]] = {
             "retune": lambda: _ours(base, rows, tokenizer, folder),
+            "retune, compiled": lambda: _ours(base, rows, tokenizer, folder, compiled=True),
             "trl": lambda: _trl(base, rows, tokenizer, folder),
             "plain loop": lambda: _plain_loop(base, rows, tokenizer),
         }
@@ -112,7 +114,9 @@ def formatted(examples: list[Example], tokenizer: Any, folder: Path) -> Dataset:
     return in_steps(list(load_split(folder, "train")), BATCH)
 
 
-def _ours(base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path) -> Steps:
+def _ours(
+    base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path, *, compiled: bool = False
+) -> Steps:
     set_seed(0)
     config = CONFIG.model_copy(update={"precision": native_dtype()})
     settings = arguments(config, schedule(len(rows), config), None, folder / "ours")
@@ -121,7 +125,7 @@ def _ours(base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path) -> St
     settings.logging_steps = 1
     model = load_base(base, config)
     model = get_peft_model(model, lora_config(config, model))
-    return run_ours(model, settings, rows, tokenizer, micro_rows=BATCH)
+    return run_ours(model, settings, rows, tokenizer, micro_rows=BATCH, compiled=compiled)
 
 
 def _trl(base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path) -> Steps:
@@ -179,7 +183,7 @@ def _result(runs: dict[str, list[Steps]], tokens: list[int], factory: float | No
         name: statistics.median(s.tokens_per_second(tokens) for s in steps)
         for name, steps in runs.items()
     }
-    ratio = speeds["retune"] / speeds["trl"]
+    ratio = speeds["retune, compiled"] / speeds["trl"]
     losses = {name: steps[0].losses for name, steps in runs.items()}
     picture = environment.local() / "benchmarks" / "train-cpu-loss.png"
     overlay(losses, picture, "Loss of each step, the same rows")
@@ -190,8 +194,10 @@ def _result(runs: dict[str, list[Steps]], tokens: list[int], factory: float | No
     }
     if factory is not None:
         speeds["llama-factory"] = factory
-    same = min(differences.values()) < SAME_LOSS
-    ahead = all(speeds["retune"] > speed for name, speed in speeds.items() if name != "retune")
+    same = max(differences.values()) < SAME_LOSS
+    ahead = all(
+        speeds["retune"] > speed for name, speed in speeds.items() if not name.startswith("retune")
+    )
     return Result(
         "train-cpu",
         round(ratio, 2),
@@ -201,6 +207,10 @@ def _result(runs: dict[str, list[Steps]], tokens: list[int], factory: float | No
         peers={name: {"tokens_per_second": round(speed)} for name, speed in speeds.items()},
         details={
             "largest_difference_of_a_step_s_loss": differences,
+            "times_trl_not_compiled": round(speeds["retune"] / speeds["trl"], 2),
+            "seconds_of_the_first_step_compiled": [
+                round(steps.seconds[0]) for steps in runs["retune, compiled"]
+            ],
             "picture": str(picture),
         },
     )
