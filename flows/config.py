@@ -11,11 +11,12 @@ from pydantic import Field, ValidationError
 from tasks.artifacts import Record, TaskConfig
 from tasks.base_model import BaseModelConfig
 from tasks.clean.config import CleanConfig
-from tasks.errors import ConfigError, MissingFileError
+from tasks.errors import ConfigError
 from tasks.evaluate.config import EvaluateConfig
 from tasks.format.config import FormatConfig
 from tasks.gate.config import GateConfig
 from tasks.ingest.config import GoldenConfig, IngestConfig
+from tasks.overrides import read_sections
 from tasks.report.config import ReportConfig
 from tasks.storage import digest_of
 from tasks.synthesize.config import SynthesizeConfig
@@ -70,23 +71,12 @@ def load_config(path: Path) -> RetrainConfig:
 
 
 def read_config(path: Path, model: type[C]) -> C:
-    """The configuration of a flow in a YAML file.
+    """The configuration of a flow in a YAML file, laid over the file that it ``extends``, if any.
 
     Raises MissingFileError when there is no such file, ConfigError with every wrong field, what was
     expected and what came.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise MissingFileError(
-            f"{path}: no such configuration. Give CONFIG=<file>.yaml."
-        ) from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected YAML, came {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, came {type(values).__name__}.")
+    values = read_sections(path)
     try:
         return model.model_validate(values)
     except ValidationError as error:

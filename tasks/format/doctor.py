@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
@@ -29,6 +28,7 @@ from tasks.format.config import FormatConfig
 from tasks.format.render import Refusal, render
 from tasks.format.statistics import tokens_of
 from tasks.format.template import Conversation, Template, check_max_length
+from tasks.overrides import read_sections
 
 Turns = list[dict[str, Any]]
 _USER = {"role": "user", "content": "Where is the zebra crossing?"}
@@ -128,12 +128,12 @@ def coloured(conversation: Conversation, template: Template, config: FormatConfi
 
 def read(path: Path) -> tuple[Template, FormatConfig, TaskConfig]:
     """The template and settings of a retrain config; raises ConfigError for what it cannot use."""
+    values = read_sections(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         base = BaseModelConfig.model_validate(values.get("base_model") or {})
         config = FormatConfig.model_validate(values.get("format") or {})
         task = TaskConfig.model_validate(values.get("task") or {})
-    except (OSError, yaml.YAMLError, ValidationError, AttributeError) as error:
+    except ValidationError as error:
         raise ConfigError(f"{path}: expected a retrain config, came {error}") from error
     check_max_length(locate(base.id, base.revision), config.max_length)
     model = pin(base)

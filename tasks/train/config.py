@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.artifacts import Record
+from tasks.overrides import overridden
 
 Method = Literal["lora", "qlora", "full"]
 Engine = Literal["trl", "liger", "unsloth", "openai"]
@@ -187,7 +188,7 @@ class TrainConfig(Record):
         """
         own = self.model_dump() | {"sweep": ()}
         overrides = self.sweep or ({},)
-        return [TrainConfig.model_validate(_merged(own, change)) for change in overrides]
+        return [TrainConfig.model_validate(overridden(own, change)) for change in overrides]
 
     @model_validator(mode="after")
     def _kernels_are_compiled_already(self) -> TrainConfig:
@@ -200,12 +201,3 @@ class TrainConfig(Record):
         if self.sweep:
             self.variants()
         return self
-
-
-def _merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, change in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(change, dict)
-        merged[key] = _merged(old, change) if both else change  # type: ignore[arg-type]
-    return merged

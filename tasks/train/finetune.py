@@ -118,6 +118,8 @@ def _train(trainer: AnswerTrainer, watch: Watch, checkpoints: CheckpointStore) -
     trainer.notes.append(f"Resumed from the checkpoint of step {restored.step}.")
     state = TrainerState.load_from_json(str(restored.folder / TRAINER_STATE))
     watch.go_on(state)
+    if trainer.is_world_process_zero():  # the state is that of whoever saved it, in all processes
+        watch.tell_again(state)
     if stopped_early(state):  # a Trainer would make a step before it looks
         trainer.state = state
         trainer._load_best_model()

@@ -50,14 +50,16 @@ class Watch(TrainerCallback):
         }
 
     def go_on(self, state: Any) -> None:
-        """Begin where a checkpoint ended, and tell of what was before it."""
+        """Begin where a checkpoint ended."""
         self._before = last_figures(state.log_history)
-        if state.is_world_process_zero:
-            for line in state.log_history:
-                numbers = {k: float(v) for k, v in line.items() if isinstance(v, int | float)}
-                step = int(numbers.pop("step"))
-                if _TOLD & set(numbers):
-                    self._report(numbers, step, step / state.max_steps)
+
+    def tell_again(self, state: Any) -> None:
+        """Tell of what was before the checkpoint."""
+        for line in state.log_history:
+            numbers = {k: float(v) for k, v in line.items() if isinstance(v, int | float)}
+            step = int(numbers.pop("step"))
+            if _TOLD & set(numbers):
+                self._report(numbers, step, step / state.max_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._step_began = time.monotonic()

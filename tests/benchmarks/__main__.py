@@ -29,6 +29,11 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
         return run()
 
+    def train_gpu() -> Result:
+        from tests.benchmarks.train_gpu import train_gpu as run
+
+        return run()
+
     from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
     from tests.benchmarks.labels import labels
@@ -40,6 +45,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "overhead": overhead,
         "memory": memory,
         "train-cpu": train_cpu,
+        "train-gpu": train_gpu,
         "dedup": dedup,
         "dedup-1m": dedup_1m,
         "pii": pii,

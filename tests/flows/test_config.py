@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import LlamaConfig
 
 from deployments import environment
 from flows.config import RetrainConfig, SynthesisConfig, load_config, read_config
@@ -14,7 +15,18 @@ from tasks.clean.rows import Rows
 from tasks.errors import ConfigError, MissingFileError
 from tasks.example import to_table
 from tasks.ingest.snapshot import read_golden, read_source
+from tasks.train.estimate.hardware import Hardware, peak_bf16
+from tasks.train.estimate.plan import make_plan, schedule
 
+LLAMA_8B = LlamaConfig(
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    vocab_size=128256,
+    tie_word_embeddings=False,
+)
 CONFIGS = environment.home() / "deployments" / "configs"
 SAMPLE = CONFIGS / "sample.yaml"
 
@@ -48,6 +60,50 @@ def changed(tmp_path: Path, change: dict[str, object]) -> Path:
     path = tmp_path / "changed.yaml"
     path.write_text(yaml.safe_dump(values | change))
     return path
+
+
+def test_more_gpus_take_the_same_steps_and_each_has_room() -> None:
+    one = load_config(CONFIGS / "llama-3.1-8b.yaml")
+    steps = schedule(5000, one.train)
+    for num_gpus in (2, 4, 8):
+        config = load_config(CONFIGS / f"llama-3.1-8b-{num_gpus}gpu.yaml")
+        assert config.train.devices.num_processes == num_gpus
+        assert schedule(5000, config.train) == steps
+        assert config.model_dump(exclude={"train"}) == one.model_dump(exclude={"train"})
+        a100 = Hardware(
+            name="NVIDIA A100-SXM4-80GB",
+            kind="cuda",
+            num_devices=num_gpus,
+            memory_bytes=80 * 2**30,
+            peak_flops=peak_bf16("NVIDIA A100-SXM4-80GB"),
+            usd_per_hour=1.99,
+        )
+        plan = make_plan([400] * 5000, 500_000, 250, LLAMA_8B, 8_030_261_248, config.train, a100)
+        assert plan.memory.total < a100.memory_bytes
+        assert plan.seconds is not None
+        assert plan.usd == pytest.approx(plan.seconds / 3600 * 1.99 * num_gpus)
+
+
+def test_a_config_over_another(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(SAMPLE.read_text("utf-8"), "utf-8")
+    child = tmp_path / "own" / "child.yaml"
+    child.parent.mkdir()
+    child.write_text("extends: ../base.yaml\nname: other\ntrain: {epochs: 7}\n", "utf-8")
+    base, config = load_config(SAMPLE), load_config(child)
+    assert (config.name, config.train.epochs) == ("other", 7)
+    assert config.train.model_copy(update={"epochs": base.train.epochs}) == base.train
+    assert config.ingest == base.ingest
+
+    child.write_text("extends: [a]\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"extends: expected the path of a file, came \['a'\]"):
+        load_config(child)
+    child.write_text("extends: nowhere.yaml\n", "utf-8")
+    with pytest.raises(MissingFileError, match=r"nowhere.yaml, which .*child.yaml extends: no su"):
+        load_config(child)
+    child.write_text("extends: ../base.yaml\n", "utf-8")
+    (tmp_path / "base.yaml").write_text("extends: own/child.yaml\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"own/child.yaml extends this file in turn"):
+        load_config(child)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,8 @@ def test_the_same_question_answered_by_different_calls_is_a_contradiction() -> N
         row(asked, calls("a", shop=7)), row(asked, calls("b", shop=8)), row(Q, calls("c", shop=7))
     )
     assert account.num_rejected == {"conflict": 2}
-    assert 'shop": 7' in account.review[0].answer
+    answers = sorted(item.answer for item in account.review)
+    assert ['shop": 7' in answers[0], 'shop": 8' in answers[1]] == [True, True]
 
 
 def test_the_same_call_under_another_id_is_a_near_duplicate() -> None:
@@ -183,8 +184,13 @@ def test_the_same_call_under_another_id_is_a_near_duplicate() -> None:
 
 
 def test_a_call_among_texts_is_no_outlier() -> None:
-    words = "We will send another one tomorrow, and you may keep what came first, of course. "
-    texts = [row(Message("user", f"q{i}"), Message("assistant", words * 5)) for i in range(60)]
+    said = (
+        "We will send another one tomorrow, and you may keep what came first, of course. "
+        "The parcel leaves our house in the morning and takes about two days to reach yours. "
+        "If nobody is at home, a neighbour may take it in, or the shop around the corner. "
+        "Should anything be missing, write to us again and name the number of your order."
+    )
+    texts = [row(Message("user", f"q{i}"), Message("assistant", said)) for i in range(60)]
     rows = rows_of(*texts, row(Q, calls("a")))
     assert [f.index for f in quality_findings(rows, config().quality)] == []
     short = rows_of(*texts, row(Q, calls("a")), row(Q, Message("assistant", "no")))
