@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ _S3_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=60
 )
 _S3_ENVIRONMENT = ("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_ATTEMPTS = 20  # at a folder that others fill and empty
 _DENIED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403"})
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 
@@ -54,12 +55,15 @@ class LocalStore:
         self._root = root
 
     def put(self, key: str, source: Path) -> None:
-        with self._whole(key) as temporary:
+        def write(temporary: Path) -> bool:
             shutil.copyfile(source, temporary)
             temporary.replace(self._root / key)
+            return True
+
+        self._whole(key, write)
 
     def put_bytes(self, key: str, body: bytes, *, if_absent: bool = False) -> bool:
-        with self._whole(key) as temporary:
+        def write(temporary: Path) -> bool:
             temporary.write_bytes(body)
             if not if_absent:
                 temporary.replace(self._root / key)
@@ -69,6 +73,8 @@ class LocalStore:
             except FileExistsError:
                 return False
             return True
+
+        return self._whole(key, write)
 
     def get(self, key: str, target: Path) -> None:
         with self._errors("read", key):
@@ -85,9 +91,13 @@ class LocalStore:
     def keys_under(self, prefix: str) -> Iterator[str]:
         """All keys that begin so, sorted; what is being written now is not among them."""
         folder = self._root / prefix.rpartition("/")[0]
-        found = (p.relative_to(self._root).as_posix() for p in folder.rglob("*") if p.is_file())
-        wanted = (key for key in found if not key.rpartition("/")[2].startswith("."))
-        return iter(sorted(key for key in wanted if key.startswith(prefix)))
+        found = (  # os.walk, unlike a glob, passes over a folder that goes away meanwhile
+            (Path(place) / name).relative_to(self._root).as_posix()
+            for place, _, names in os.walk(folder)
+            for name in names
+            if not name.startswith(".")
+        )
+        return iter(sorted(key for key in found if key.startswith(prefix)))
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there, and the folders that it leaves empty."""
@@ -98,17 +108,22 @@ class LocalStore:
             for folder in path.relative_to(self._root).parents[:-1]:
                 (self._root / folder).rmdir()
 
-    @contextlib.contextmanager
-    def _whole(self, key: str) -> Iterator[Path]:
-        """A name beside the object's that no other writer has; gone again in the end."""
+    def _whole(self, key: str, write: Callable[[Path], bool]) -> bool:
+        """Write under a name beside the object's that no other writer has; gone in the end."""
         target = self._root / key
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with self._errors("write", key):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield temporary
-            finally:
-                temporary.unlink(missing_ok=True)
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    return write(temporary)
+                except (FileNotFoundError, FileExistsError):
+                    # One who deletes took the folder away, empty as it was, or while it was made.
+                    if attempt == _ATTEMPTS:
+                        raise
+                finally:
+                    temporary.unlink(missing_ok=True)
+        raise AssertionError("the last attempt answers or raises")
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:

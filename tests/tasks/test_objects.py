@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,20 @@ def test_more_keys_than_one_page_of_s3_are_listed(stack: Path) -> None:
     for number in range(1001):
         store.put_bytes(f"{number:04}", b"")
     assert len(list(store.keys_under(""))) == 1001
+
+
+def test_a_folder_that_others_fill_and_empty(tmp_path: Path) -> None:
+    """A delete takes emptied folders away, under the hands of who lists and who writes."""
+    store = LocalStore(tmp_path)
+
+    def come_and_go(who: int) -> None:
+        for turn in range(300):
+            store.put_bytes(f"a/b/c/{who}", str(turn).encode())
+            assert store.get_bytes(f"a/b/c/{who}") == str(turn).encode()
+            assert set(store.keys_under("a/")) <= {f"a/b/c/{other}" for other in range(3)}
+            store.delete(f"a/b/c/{who}")
+
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(come_and_go, who) for who in range(3)]:
+            future.result()
+    assert list(store.keys_under("")) == []

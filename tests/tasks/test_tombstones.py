@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import ConfigError, StorageError
@@ -58,6 +58,7 @@ def test_it_is_matched_in_any_position_case_punctuation_and_white_space(
 def test_a_longer_word_is_not_matched(word: str, more: str, between: str) -> None:
     longer = [word + more, more + word, more + word + more]
     text = between.join(["", *longer, ""])
+    assume("%" not in between)  # %aa is read as a web address would be
     if word.casefold() not in {other.casefold() for other in longer}:
         assert not forgets(word).matches_text(text)
 

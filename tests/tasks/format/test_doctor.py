@@ -100,7 +100,7 @@ def test_a_model_that_cannot_be_trained_ends_with_1(config: Path, tmp_path: Path
         ("format: {max_length: 100000}", "knows"),
         ("base_model: {id: nowhere/none}", "no config.json"),
         ("[1, 2]", "expected a mapping of sections"),
-        ("format: {max_lenght: 1}", "expected a mapping of sections"),
+        ("format: {max_lenght: 1}", "expected a retrain config"),
     ],
 )
 def test_configs_that_it_cannot_use(
