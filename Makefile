@@ -5,6 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# Each worker of the tests with the stack has a stack of its own, of 2 GiB.
+ON_ALL_CORES = --numprocesses logical --maxprocesses 4
 CONFIG ?= deployments/configs/sample.yaml
 PYTHON ?= python3.11
 VENV := .venv
@@ -22,7 +24,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run synthesize forget golden test up down status bench lint lock clean
+.PHONY: help setup run synthesize forget golden doctor test up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +48,8 @@ forget: setup ## find what holds a person [WHO=FILE REASON=TICKET, then APPLY=1,
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -m "not integration and not slow"
-	$(BIN)/pytest -m "integration and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ON_ALL_CORES) --dist worksteal -m "not integration and not slow"
+	$(BIN)/pytest $(ON_ALL_CORES) --dist loadfile -m "integration and not slow"
 	$(BIN)/pytest -m slow
 
 up: setup ## start the local stack in the background
@@ -61,6 +63,9 @@ status: ## say what of the local stack runs
 
 golden: setup ## propose, lock or log the golden set [STEP=propose|lock|log] [REASON="..."]
 	@$(BIN)/python -m deployments.golden $(or $(STEP),propose) $(CONFIG) $(if $(REASON),--reason "$(REASON)")
+
+doctor: setup ## the verdict on a model's template, and a row coloured by what is trained [CONFIG=file]
+	@$(BIN)/python -m tasks.format.doctor $(CONFIG)
 
 bench: setup ## measure [B=NAME: dedup, pii, train-cpu, overhead, ...]
 	@$(BIN)/python -m tests.benchmarks $(B)

@@ -16,8 +16,14 @@ pytest_plugins = ("tests.base_models", "tests.messages_api")
 
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())
-# No test asks a real judge, whatever keys the shell has.
-for _name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+# No test asks a real API, whatever keys the shell has.
+for _name in (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_BASE_URL",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+):
     os.environ.pop(_name, None)
 
 

@@ -26,6 +26,7 @@ from flows.retrain import retrain
 from tasks.artifacts import RunSummary
 from tasks.errors import StorageError
 from tasks.objects import open_store
+from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny
 from tests.flows.proxy import Proxy
 from tests.flows.test_retrain import champion, states
@@ -185,11 +186,23 @@ def finished(run: FlowRun) -> bool:
     return run.state is not None and run.state.is_final()
 
 
-def test_killed_in_training_the_next_run_finishes(tiny: Tiny, stack: Path) -> None:
-    config = tiny(train={"epochs": 60})
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_ended_in_training_the_next_run_goes_on_from_the_checkpoint(
+    tiny: Tiny, stack: Path, signal_number: signal.Signals
+) -> None:
+    """SIGTERM is what a spot machine gets: it may save, but the run ends all the same."""
+    config = tiny(train={"epochs": 100, "early_stopping_patience": 100})
+    store = open_store()
+    before = set(store.keys_under("checkpoints/"))
+
+    def is_stored(_: FlowRun) -> bool:
+        new = set(store.keys_under("checkpoints/")) - before
+        return any(key.endswith(f"/{MANIFEST}") for key in new)
+
     run = submit(config)
-    wait_for(run.id, lambda _: task_state(run.id, "train") == "Running", 120)
-    engine_of(run.id).send_signal(signal.SIGKILL)
+    wait_for(run.id, is_stored, 180)
+    assert task_state(run.id, "train") == "Running"
+    engine_of(run.id).send_signal(signal_number)
     dead = wait_for(run.id, finished, 60)
     assert dead.state is not None
     assert dead.state.name == "Crashed"
@@ -202,6 +215,9 @@ def test_killed_in_training_the_next_run_finishes(tiny: Tiny, stack: Path) -> No
         ("ingest", "clean", "format"), "cached"
     )
     assert found["train"] == "completed"
+    notes = " ".join(summary.training["notes"])
+    assert "Resumed from the checkpoint of step" in notes
+    assert set(store.keys_under("checkpoints/")) == before, "what succeeded needs no checkpoint"
     assert champion(config.name).tags["flow_run_id"] == str(next_run.id)
 
 

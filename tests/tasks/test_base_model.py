@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import base_model
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import (
     BaseModelConfig,
@@ -12,6 +13,7 @@ from tasks.base_model import (
     load_contestant,
     load_tokenizer,
     locate,
+    native_dtype,
     pin,
 )
 from tasks.errors import ArtifactMissingError, ConfigError, MissingFileError
@@ -122,3 +124,30 @@ def test_a_folder_with_no_model_names_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "log.json").write_text("{}")
     with pytest.raises(ArtifactMissingError, match=r"adapter_config\.json.*found \['.*log\.json'"):
         load_contestant(BaseModelRef(id="acme/tiny", digest="0" * 64), tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx2", "avx512f"}, "float32"),
+        ({"avx2", "avx512_bf16"}, "bfloat16"),
+        ({"amx_bf16"}, "bfloat16"),
+        ({"asimd", "bf16"}, "bfloat16"),
+        (set(), "float32"),
+    ],
+)
+def test_the_precision_that_the_processor_computes_in(
+    flags: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(base_model, "_cpu_flags", lambda: frozenset(flags))
+    assert native_dtype() == expected
+
+
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_a_gpu_without_bfloat16_units_computes_in_float32(
+    has_units: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has_units)
+    assert native_dtype() == expected

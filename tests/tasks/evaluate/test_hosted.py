@@ -10,8 +10,9 @@ import openai
 import pytest
 
 from tasks.errors import ConfigError, is_transient
-from tasks.evaluate.hosted import AnswerFailure, HostedAnswer, hosted_answers
+from tasks.evaluate.hosted import AnswerFailure, HostedAnswer, answer_hosted, hosted_answers
 from tasks.openai_client import make_client
+from tests.examples import make_example
 from tests.messages_api import LOST, Reply
 from tests.openai_api import StubHosted, completion, error, running
 
@@ -159,3 +160,28 @@ def test_an_exhausted_quota_is_no_set_of_wrong_answers(api: StubChat) -> None:
 def test_nothing_asked_is_nothing_sent(api: StubChat) -> None:
     assert ask(api, []) == []
     assert not api.calls
+
+
+def answers_to(api: StubChat, *words: str) -> list[Any]:
+    examples = [make_example(word, f"right {word}") for word in words]
+    with make_client(None, {"OPENAI_API_KEY": "sk-chat", "OPENAI_BASE_URL": api.url}, 0) as client:
+        answers, speed = answer_hosted(examples, MODEL, client, max_tokens=5)
+    assert speed > 0
+    assert [a.id for a in answers] == [e.id for e in examples]
+    return answers
+
+
+def test_answers_stand_beside_what_was_right(api: StubChat) -> None:
+    api.script = {"cut": completion("half an", "length"), "no": completion(None, refusal="I won't")}
+    whole, cut, refused = answers_to(api, "whole", "cut", "no")
+    assert (whole.answer, whole.reference, whole.truncated) == ("whole!", "right whole", False)
+    assert (cut.answer, cut.truncated) == ("half an", True)
+    assert (refused.answer, refused.num_tokens) == ("", 0)
+    assert all("right" not in str(request["messages"]) for request in api.requests)
+
+
+def test_an_answer_that_was_lost_is_no_wrong_answer(api: StubChat) -> None:
+    api.script = {"two": error(503)}
+    with pytest.raises(ConnectionError, match=r"1 of 3 prompts got no answer of ft:base-1") as told:
+        answers_to(api, "one", "two", "three")
+    assert is_transient(told.value)
