@@ -369,6 +369,9 @@ class RunSummary(Record):
     differences: list[MetricDifference] = []
     model: dict[str, Any] = {}
     data: dict[str, Any] = {}
+    training: dict[str, Any] = Field(
+        {}, description="The candidate's training: plan, settings, seeds, figures, notes, sweep"
+    )
     lineage: dict[str, str | None] = {}
     cost: dict[str, Any] = {}
     judge: str = ""

@@ -13,6 +13,7 @@ from tasks.report.html import render_page
 from tasks.report.markdown import markdown
 from tasks.report.story import Story
 from tasks.report.summary import RunInfo, RunRecords, summarise, summarise_failure
+from tasks.report.training_log import training_facts
 from tasks.stage import stage
 
 
@@ -23,8 +24,9 @@ def report(
     """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
     from tasks.report.gather import gather
 
-    summary = summarise(info, records)
     story = gather(open_store(), records, primary, config, config_yaml)
+    training = training_facts(story.training) if story.training else {}
+    summary = summarise(info, records).model_copy(update={"training": training})
     return _publish(summary, story)
 
 

@@ -191,7 +191,7 @@ def test_ended_in_training_the_next_run_goes_on_from_the_checkpoint(
     tiny: Tiny, stack: Path, signal_number: signal.Signals
 ) -> None:
     """SIGTERM is what a spot machine gets: it may save, but the run ends all the same."""
-    config = tiny(train={"epochs": 100, "early_stopping_patience": 100})
+    config = tiny(train={"epochs": 40, "early_stopping_patience": 100})
     store = open_store()
     before = set(store.keys_under("checkpoints/"))
 
