@@ -6,7 +6,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 # Each worker of the tests with the stack has a stack of its own, of 2 GiB.
-ON_ALL_CORES = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4
+PYTEST_ON_ALL_CORES = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4
 CONFIG ?= deployments/configs/sample.yaml
 PYTHON ?= python3.11
 VENV := .venv
@@ -48,8 +48,8 @@ forget: setup ## find what holds a person [WHO=FILE REASON=TICKET, then APPLY=1,
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint
-	$(ON_ALL_CORES) --dist worksteal -m "not integration and not slow"
-	$(ON_ALL_CORES) --dist loadfile -m "integration and not slow"
+	$(PYTEST_ON_ALL_CORES) --dist worksteal -m "not integration and not slow"
+	$(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
 	$(BIN)/pytest -m slow
 
 up: setup ## start the local stack in the background

@@ -112,18 +112,20 @@ class LocalStore:
         """Write under a name beside the object's that no other writer has; gone in the end."""
         target = self._root / key
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+
+        def attempt() -> bool:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return write(temporary)
+            finally:
+                temporary.unlink(missing_ok=True)
+
         with self._errors("write", key):
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    return write(temporary)
-                except (FileNotFoundError, FileExistsError):
-                    # One who deletes took the folder away, empty as it was, or while it was made.
-                    if attempt == _ATTEMPTS:
-                        raise
-                finally:
-                    temporary.unlink(missing_ok=True)
-        raise AssertionError("the last attempt answers or raises")
+            for _ in range(_ATTEMPTS - 1):
+                # One who deletes may take the folder away, empty as it is, or while it is made.
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    return attempt()
+            return attempt()
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:

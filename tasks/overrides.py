@@ -26,7 +26,7 @@ def read_sections(path: Path) -> dict[str, Any]:
 
     ``extends`` is a path from the file's own folder. Mappings are laid over each other key by key;
     a list or any other value takes the place of the one it overrides. Raises MissingFileError when
-    there is no such file, ConfigError when one is no mapping or extends itself.
+    there is no such file, ConfigError when one cannot be read, is no mapping or extends itself.
     """
     return _read(path, ())
 
@@ -39,6 +39,8 @@ def _read(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
         raise MissingFileError(
             f"{path}{by}: no such configuration. Give CONFIG=<file>.yaml."
         ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}{by}: cannot be read: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -66,7 +66,9 @@ def train_one(
         # The checkpoint is safe; now the signal does what it would have done: Prefect ends the run.
         os.kill(os.getpid(), signal.SIGTERM)
         raise
-    except BaseException:  # a stop from outside too: the MLflow run is not to say RUNNING for ever
+    except BaseException:
+        # Whatever ends it, Ctrl-C and a cancelled run too, is raised again: MLflow alone is told,
+        # whose run would say RUNNING for ever.
         tracker.end("FAILED", {})
         raise
     tracker.end("FINISHED", {"adapter_digest": finished.adapter_digest, "adapter_uri": uri})

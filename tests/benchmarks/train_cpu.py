@@ -24,7 +24,6 @@ from datasets import Dataset
 from peft import get_peft_model
 from torch.nn import functional
 from transformers import set_seed
-from trl.trainer.sft_config import SFTConfig
 
 from deployments import environment
 from tasks.artifacts import BaseModelRef
@@ -48,6 +47,7 @@ from tests.benchmarks.training import (
     run_ours,
     run_trl,
     tokens_by_step,
+    trl_settings,
 )
 
 STEPS, ROUNDS, BATCH = 9, 3, 16
@@ -132,21 +132,13 @@ def _trl(base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path) -> Ste
     """What a user of TRL writes."""
     set_seed(0)
     model = load_model(base, getattr(torch, native_dtype()))
-    settings = SFTConfig(
-        output_dir=str(folder / "trl"),
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=1,
-        learning_rate=CONFIG.learning_rate,
+    settings = trl_settings(
+        folder / "trl",
+        BATCH,
+        CONFIG.learning_rate,
         lr_scheduler_type="constant",
-        train_sampling_strategy="sequential",
         bf16=native_dtype() == "bfloat16",
         use_cpu=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
     )
     return run_trl(get_peft_model(model, lora_config(CONFIG, model)), settings, rows, tokenizer)
 

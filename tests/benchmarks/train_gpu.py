@@ -27,7 +27,6 @@ from peft import get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, set_seed
-from trl.trainer.sft_config import SFTConfig
 
 from tasks.train.arguments import arguments
 from tasks.train.batches import IGNORED, Row
@@ -38,22 +37,18 @@ from tasks.train.estimate.plan import schedule
 from tasks.train.job import count_from_config
 from tasks.train.model import _apply_liger, keep_float32, lora_config
 from tests.benchmarks.harness import Result
-from tests.benchmarks.training import Steps, in_steps, largest_difference, run_ours, run_trl
+from tests.benchmarks.training import (
+    Steps,
+    in_steps,
+    largest_difference,
+    run_ours,
+    run_trl,
+    trl_settings,
+)
+from tests.model_shapes import LLAMA_8B
 
 STEPS, WARM_UP, BATCH = 8, 2, 8
 SHARED = 96  # tokens of a system prompt and header
-LLAMA_8B: dict[str, Any] = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 8192,
-    "rope_theta": 500000.0,
-    "tie_word_embeddings": False,
-    "pad_token_id": 0,
-}
 LLAMA_3B: dict[str, Any] = {
     **LLAMA_8B,
     "hidden_size": 3072,
@@ -227,20 +222,7 @@ def _ours(model_config: Any, config: TrainConfig, rows: Dataset, folder: Path) -
 def _trl(model_config: Any, config: TrainConfig, rows: Dataset, folder: Path) -> Steps:
     """What a user of TRL writes: its own defaults, gradient checkpointing among them."""
     model = random_model(model_config, config)
-    settings = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=1,
-        learning_rate=config.learning_rate,
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        max_length=None,
-    )
+    settings = trl_settings(folder, BATCH, config.learning_rate, max_length=None)
     return run_trl(model, settings, rows, any_tokenizer())
 
 

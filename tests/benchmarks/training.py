@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
+from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from tasks.train.batches import Row, pad
@@ -79,6 +80,24 @@ def run_ours(
         trainer.compile_layers()
     trainer.train()
     return steps
+
+
+def trl_settings(folder: Path, batch_size: int, learning_rate: float, **changes: Any) -> SFTConfig:
+    """What a user of TRL writes: its defaults, and tokenized rows in their given order."""
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch_size,
+        num_train_epochs=1,
+        learning_rate=learning_rate,
+        train_sampling_strategy="sequential",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        **changes,
+    )
 
 
 def run_trl(model: Any, arguments: Any, rows: Dataset, tokenizer: Any) -> Steps:

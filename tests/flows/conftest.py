@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flows.config import RetrainConfig
+from tasks.overrides import overridden
 from tests.base_models import ALL_LINEAR
 
 _WORDS = [
@@ -72,16 +73,6 @@ def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureR
             "evaluate": {"decoding": {"max_new_tokens": 4, "batch_size": 40, "latency_samples": 2}},
             "gate": {"primary": "exact_match"},
         }
-        return RetrainConfig.model_validate(_merge(values, sections))
+        return RetrainConfig.model_validate(overridden(values, sections))
 
     return make
-
-
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for key, change in changes.items():
-        old = merged.get(key)
-        merged[key] = (
-            _merge(old, change) if isinstance(old, dict) and isinstance(change, dict) else change
-        )
-    return merged

@@ -17,16 +17,8 @@ from tasks.example import to_table
 from tasks.ingest.snapshot import read_golden, read_source
 from tasks.train.estimate.hardware import Hardware, peak_bf16
 from tasks.train.estimate.plan import make_plan, schedule
+from tests.model_shapes import LLAMA_8B, NUM_8B
 
-LLAMA_8B = LlamaConfig(
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    vocab_size=128256,
-    tie_word_embeddings=False,
-)
 CONFIGS = environment.home() / "deployments" / "configs"
 SAMPLE = CONFIGS / "sample.yaml"
 
@@ -78,7 +70,9 @@ def test_more_gpus_take_the_same_steps_and_each_has_room() -> None:
             peak_flops=peak_bf16("NVIDIA A100-SXM4-80GB"),
             usd_per_hour=1.99,
         )
-        plan = make_plan([400] * 5000, 500_000, 250, LLAMA_8B, 8_030_261_248, config.train, a100)
+        plan = make_plan(
+            [400] * 5000, 500_000, 250, LlamaConfig(**LLAMA_8B), NUM_8B, config.train, a100
+        )
         assert plan.memory.total < a100.memory_bytes
         assert plan.seconds is not None
         assert plan.usd == pytest.approx(plan.seconds / 3600 * 1.99 * num_gpus)
@@ -97,6 +91,11 @@ def test_a_config_over_another(tmp_path: Path) -> None:
     child.write_text("extends: [a]\n", "utf-8")
     with pytest.raises(ConfigError, match=r"extends: expected the path of a file, came \['a'\]"):
         load_config(child)
+    child.write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match=r"child.yaml: cannot be read: .*utf-8"):
+        load_config(child)
+    with pytest.raises(ConfigError, match=r"own: cannot be read: .*Is a directory"):
+        load_config(child.parent)
     child.write_text("extends: nowhere.yaml\n", "utf-8")
     with pytest.raises(MissingFileError, match=r"nowhere.yaml, which .*child.yaml extends: no su"):
         load_config(child)

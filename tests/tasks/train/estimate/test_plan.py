@@ -25,6 +25,7 @@ from tasks.train.estimate.footprint import NF4_BYTES, ModelShape, forward_flops,
 from tasks.train.estimate.footprint import training_flops as flops_of_training
 from tasks.train.estimate.hardware import Hardware
 from tasks.train.estimate.plan import make_plan, schedule
+from tests.model_shapes import LLAMA_8B, NUM_8B
 
 SMALL = {
     "vocab_size": 48,
@@ -43,16 +44,7 @@ GPU = Hardware(
     peak_flops=312e12,
     usd_per_hour=1.99,
 )
-LLAMA_8B = LlamaConfig(
-    vocab_size=128_256,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    tie_word_embeddings=False,
-)
-NUM_8B = 8_030_261_248  # as published, and as the real model counts
+LLAMA = LlamaConfig(**LLAMA_8B)
 
 
 class Rows(torch.utils.data.Dataset[Any]):
@@ -285,7 +277,7 @@ def test_memory_of_the_longest_micro_batch(
     ("method", "gib"), [("lora", (15.0, 15.2)), ("qlora", (5.2, 5.6)), ("full", (134, 136))]
 )
 def test_an_8b_model_is_as_large_as_published(method: Any, gib: tuple[float, float]) -> None:
-    shape = shape_of(LLAMA_8B, NUM_8B, LoraSettings())
+    shape = shape_of(LLAMA, NUM_8B, LoraSettings())
     assert shape.num_adapter == 13_631_488  # PEFT's own count at r=16 on q, k, v, o
     found = memory(shape, [512] * 8, 0.3, TrainConfig(method=method), "cuda")
     assert gib[0] < found.fixed / 2**30 < gib[1]
@@ -313,7 +305,7 @@ def test_the_reference_training_lies_in_the_estimate() -> None:
     """8B LoRA at 1,500 tokens/s plain on an A100, 3,000 with Unsloth, as the reference says."""
     lengths = [300] * 5_000
     config = TrainConfig(epochs=1)
-    plan = make_plan(lengths, sum(lengths) // 4, 500, LLAMA_8B, NUM_8B, config, GPU)
+    plan = make_plan(lengths, sum(lengths) // 4, 500, LLAMA, NUM_8B, config, GPU)
     assert plan.seconds_low is not None
     assert plan.seconds_high is not None
     assert plan.tokens / 3_000 > plan.seconds_low
