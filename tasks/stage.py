@@ -9,6 +9,7 @@ believed only after the artifact behind it was found whole.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib.metadata
 import inspect
@@ -32,6 +33,7 @@ from tasks.errors import is_transient
 from tasks.objects import open_store
 from tasks.storage import digest_of, is_intact
 
+_PARSINGS = 5
 P = ParamSpec("P")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
@@ -235,7 +237,13 @@ def _source_digest(package: Path, floor: Path = Path(__file__).parent) -> str:
 
 
 def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+    source = file.read_text(encoding="utf-8")
+    for _ in range(_PARSINGS - 1):
+        # Python 3.11 miscounts while other threads parse (github.com/python/cpython/issues/106905).
+        # Prefect would go on without a key, and keep no result of a training of hours.
+        with contextlib.suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

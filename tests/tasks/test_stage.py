@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from pathlib import Path
 
@@ -116,6 +117,25 @@ def test_files_of_one_name_in_several_folders_all_count(tmp_path: Path) -> None:
             (package / folder / "job.py").write_text(f"x = {number if folder == 'a' else 0}\n")
         digests.add(stages._source_digest(package, package.parent))
     assert len(digests) == 2
+
+
+def test_a_parser_that_miscounts_among_threads_costs_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect runs a task without a key uncached: a training of hours would be lost for nothing."""
+    before = source_digest(tmp_path / "a", "x = 1\n")
+    parse, failing = ast.parse, [True, True]
+
+    def miscounting(source: str) -> ast.Module:
+        if failing and failing.pop():
+            raise SystemError("AST constructor recursion depth mismatch (before=78, after=92)")
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", miscounting)
+    assert source_digest(tmp_path / "b", "x = 1\n") == before
+    failing[:] = [True] * 100
+    with pytest.raises(SystemError, match="recursion depth mismatch"):
+        source_digest(tmp_path / "c", "x = 1\n")
 
 
 def test_only_what_passes_is_retried() -> None:
