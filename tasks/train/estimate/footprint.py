@@ -43,17 +43,21 @@ class ModelShape(Record):
 
 
 class Memory(Record):
-    """Bytes on one device. All but ``activations`` stay, whatever the batch."""
+    """Bytes on one device. All but ``activations`` stay, whatever the batch.
+
+    ``libraries`` is what a process holds without a model; counted on a CPU alone.
+    """
 
     weights: int
     adapter: int
     gradients: int
     optimiser: int
     activations: int
+    libraries: int = 0
 
     @property
     def fixed(self) -> int:
-        return self.weights + self.adapter + self.gradients + self.optimiser
+        return self.weights + self.adapter + self.gradients + self.optimiser + self.libraries
 
     @property
     def total(self) -> int:
@@ -158,13 +162,14 @@ def memory(
     trained_share: float,
     config: TrainConfig,
     kind: Literal["cuda", "cpu"],
+    libraries: int = 0,
 ) -> Memory:
     """Bytes on each device, the activations being those of the longest rows in one micro-batch.
 
     The adapter and its gradients are float32. Full fine-tuning keeps float32 weights; computing in
     bfloat16, autocast holds a copy of them in it during a step. FSDP shares all of this among its
-    processes. ``trained_share`` is the share of tokens that have a label. The device's own
-    libraries (about 0.5 GiB on a GPU) are not counted.
+    processes. ``trained_share`` is the share of tokens that have a label. What a GPU's own
+    libraries hold on it, about 0.5 GiB, is not counted.
     """
     width = _FLOAT32 if config.precision == "float32" else 2  # auto, where there is a choice
     trained = shape.num_parameters if config.method == "full" else shape.num_adapter
@@ -175,6 +180,7 @@ def memory(
         gradients=_FLOAT32 * trained // shards,
         optimiser=_ADAMW_STATES * trained // shards,
         activations=_activations(shape, lengths, trained_share, config, width, kind == "cpu"),
+        libraries=libraries,
     )
 
 

@@ -55,13 +55,15 @@ class Hardware(Record):
     """The devices of one machine, all alike. ``memory_bytes`` and ``peak_flops`` are of one device.
 
     A CPU is one device, shared by all processes. ``peak_flops`` is FLOP/s in bf16, or, for a CPU
-    after ``calibrated``, in the precision asked for.
+    after ``calibrated``, in the precision asked for. ``libraries_bytes`` of a CPU's memory are held
+    by Python and its libraries before there is a model.
     """
 
     name: str
     kind: Literal["cuda", "cpu"]
     num_devices: int
     memory_bytes: int
+    libraries_bytes: int = 0
     peak_flops: float | None = None
     usd_per_hour: float | None = None
 
@@ -79,6 +81,7 @@ def detect() -> Hardware:
             kind="cpu",
             num_devices=1,
             memory_bytes=cpu_memory(),
+            libraries_bytes=psutil.Process().memory_info().rss,
             usd_per_hour=0.0,
         )
     devices = [

@@ -78,6 +78,7 @@ def test_this_machine_is_found() -> None:
     assert found.num_devices >= 1
     if found.kind == "cpu":
         assert 0 < found.memory_bytes == cpu_memory() <= psutil.virtual_memory().total
+        assert 10**8 < found.libraries_bytes <= psutil.Process().memory_info().rss * 2
         assert found.name.endswith(" cores")
         assert (found.peak_flops, found.usd_per_hour) == (None, 0.0)
 

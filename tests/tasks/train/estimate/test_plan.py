@@ -349,6 +349,15 @@ def test_a_cpu_is_measured_and_free() -> None:
     assert plan.usd == 0.0
 
 
+def test_what_python_and_its_libraries_hold_counts() -> None:
+    alone, beside = (
+        plan_of([5] * 10, GPU.model_copy(update={"kind": "cpu", "libraries_bytes": held})).memory
+        for held in (0, 10**6)
+    )
+    assert beside.total == alone.total + 10**6
+    assert beside.fixed == alone.fixed + 10**6
+
+
 def test_validation_and_answers_take_time() -> None:
     few, many = (plan_of([8] * 64, evaluations_per_epoch=n).flops for n in (1, 8))
     answers = ValidationSettings(num_generated=5, max_new_tokens=64)
