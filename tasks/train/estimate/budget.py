@@ -68,9 +68,9 @@ def _check_memory(plan: Plan) -> None:
     if fixed > _CLEARLY_TOO_LARGE * device:
         raise ConfigError(
             f"Weights, gradients, optimiser and libraries need about {_gib(fixed)}, and "
-            f"{plan.hardware.name} has {_gib(device)} a process: no batch size fits. Use train.method qlora or a "
-            "smaller lora.r, a smaller base model, devices.strategy fsdp over more GPUs, or a "
-            "larger device."
+            f"{plan.hardware.name} has {_gib(device)} a process: no batch size fits. Use "
+            "train.method qlora or a smaller lora.r, a smaller base model, devices.strategy fsdp "
+            "over more GPUs, or a larger device."
         )
 
 
