@@ -24,7 +24,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run synthesize forget golden doctor test up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget golden doctor test up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ setup: $(STAMPS)/packages ## install everything into .venv and prepare the base 
 run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml]
 	@$(BIN)/python -m deployments.stack up
 	@$(BIN)/python -m deployments.start $(CONFIG)
+
+replay: setup ## make a run's decision again from what is stored [SUMMARY=file]
+	@$(BIN)/python -m deployments.stack up
+	@$(BIN)/python -m deployments.replay $(SUMMARY)
 
 synthesize: setup ## write examples from human seeds [CONFIG=deployments/configs/sample-synthesize.yaml]
 	@$(BIN)/python -m deployments.stack up

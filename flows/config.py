@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.artifacts import Record, TaskConfig
 from tasks.base_model import BaseModelConfig
@@ -54,6 +54,15 @@ class RetrainConfig(_FlowConfig):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
     gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
     report: ReportConfig = Field(ReportConfig(), description="What the page shows")
+
+    @model_validator(mode="after")
+    def _compared_are_evaluated(self) -> RetrainConfig:
+        if "base_few_shot" in self.gate.contestants and not self.evaluate.few_shot.num_examples:
+            raise ValueError(
+                "gate.rules compare with base_few_shot, but evaluate.few_shot.num_examples is 0. "
+                "Set it above 0, or give rules without base_few_shot"
+            )
+        return self
 
 
 class SynthesisConfig(_FlowConfig):

@@ -12,7 +12,7 @@ from flows.record import lineage_of, record_crash, record_failure, run_info, run
 from tasks.artifacts import Contestant, RunSummary
 from tasks.base_model import pin
 from tasks.clean.task import clean, measure_drift
-from tasks.evaluate.task import evaluate, generate_answers
+from tasks.evaluate.task import choose_shots, evaluate, generate_answers
 from tasks.format.task import format_dataset
 from tasks.gate.task import gate
 from tasks.ingest.task import find_sources, ingest, lock_golden
@@ -47,8 +47,9 @@ def retrain(config: RetrainConfig) -> RunSummary:
     adapter = train(formatted, config.train, config.task, config.name)
 
     champion = find_champion(config.name)
+    shots = choose_shots(dataset, golden, config.evaluate.few_shot)
     reports = {}
-    for contestant in Contestant.of(base_model, champion, adapter):
+    for contestant in Contestant.of(base_model, shots, champion, adapter):
         answers = generate_answers(contestant, golden, config.evaluate.decoding)
         reports[contestant.role] = evaluate(contestant, answers, config.evaluate, config.task)
 

@@ -221,25 +221,41 @@ class Adapter(Artifact):
         return {"base": self.base_model.digest, "adapter": self.adapter_digest}
 
 
+class ShotSet(Artifact):
+    """Solved examples for each golden row: ``shots.parquet`` names them, ``examples.parquet`` holds
+    them. Without any where none are wanted or there are none.
+    """
+
+    num_examples: int
+
+
 class Contestant(Record):
-    """A model to be evaluated: a base model, with an adapter or without."""
+    """A model to be evaluated: a base model, alone, with examples in its prompt, or an adapter."""
 
     role: Role
     base_model: BaseModelRef
     adapter_uri: str | None = None
     adapter_artifact_digest: str | None = None
     adapter_digest: str | None = None
+    shots: ShotSet | None = None
 
     def fingerprint(self) -> object:
-        """The weights alone: in whatever role it stands, a model answers the same."""
-        return {"base": self.base_model.digest, "adapter": self.adapter_digest}
+        """Weights and prompt alone: in whatever role it stands, a model answers the same."""
+        shots = {"shots": self.shots.digest} if self.shots else {}
+        return {"base": self.base_model.digest, "adapter": self.adapter_digest, **shots}
 
     @classmethod
     def of(
-        cls, base_model: BaseModelRef, champion: ModelVersion | None, adapter: Adapter
+        cls,
+        base_model: BaseModelRef,
+        shots: ShotSet,
+        champion: ModelVersion | None,
+        adapter: Adapter,
     ) -> list[Contestant]:
-        """Who is compared: the base model, the champion if there is one, the candidate."""
+        """Who is compared: the base model, alone and with examples, the champion, the candidate."""
         contestants = [cls(role="base", base_model=base_model)]
+        if shots.num_examples:
+            contestants.append(cls(role="base_few_shot", base_model=base_model, shots=shots))
         if champion is not None:
             contestants.append(
                 cls(
@@ -286,7 +302,12 @@ class EvalReport(Artifact):
 
 
 class MetricDifference(Record):
-    """Candidate minus baseline on the same rows, signed so that positive is better."""
+    """Candidate minus baseline on the same rows, signed so that positive is better.
+
+    A superiority claim has the one-sided ``p_value`` of ``test``, and ``p_adjusted`` for all such
+    claims together. A true difference below ``detectable`` would probably not be shown on ``n``
+    answers; the one seen needs about ``n_needed`` of them. None where neither can be said.
+    """
 
     metric: str
     rule: Literal["superiority", "non_inferiority"]
@@ -296,16 +317,25 @@ class MetricDifference(Record):
     difference: float
     ci_low: float
     ci_high: float
+    confidence: float = 0.95
     n: int
     margin: float
+    min_n: int = 0
     verdict: Literal["passed", "failed", "inconclusive"]
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    test: Literal["mcnemar", "permutation", "bootstrap"] | None = None
+    detectable: float | None = None
+    n_needed: int | None = None
 
 
 class GateDecision(Artifact):
     """The outcome with its reasons: ``decision.json`` holds this record's own fields."""
 
     outcome: Outcome
+    sentence: str = ""
     reasons: list[str]
+    settling: list[str] = []
     differences: list[MetricDifference]
     baseline: Role
     baseline_adapter_digest: str | None
@@ -363,7 +393,9 @@ class RunSummary(Record):
     name: str
     status: Literal["completed", "failed", "crashed"]
     decision: Outcome | None
+    sentence: str = ""
     reasons: list[str]
+    settling: list[str] = Field([], description="What would settle what is undecided")
     stages: list[dict[str, Any]]
     metrics: dict[str, dict[str, Score]] = {}
     differences: list[MetricDifference] = []

@@ -1,33 +1,29 @@
-"""What each answer contributes to a metric, and the statistics over those contributions.
+"""What each answer contributes to a metric, and the metric's value over any choice of answers.
 
 A metric turns n answers into ``stats``, an array of shape (n, k) of sufficient statistics: summed
 over any choice of answers they give the metric's value over that choice. So whole-corpus metrics,
-such as BLEU or micro F1, are bootstrapped without scoring a text twice.
+such as BLEU or micro F1, are weighed and resampled without scoring a text twice
+(``tasks.intervals``).
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
-from tasks.artifacts import Score
 from tasks.errors import DataError
 
 Reducer = Literal["mean", "proportion", "f1", "macro_f1", "bleu", "median"]
 Floats = NDArray[np.float64]
 
 _METADATA_KEY = b"retune.metrics"  # in a schema's metadata: each metric's reducer, direction, k
-_BATCH_CELLS = 2_000_000  # resampled rows held at once: about 16 MB an array
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +34,7 @@ class MetricScores:
     tp, fp, fn; macro_f1 the same three for C classes, laid out as C tp, C fp, C fn; bleu sys_len,
     ref_len, 4 correct, 4 total. ``ids`` names the rows measured where those are not all the rows of
     the contestant (the judge, latency); None means all of them, in the contestant's order.
+    ``bounds`` are the least and the greatest value that a mean can have, where it has any.
 
     Raises:
         DataError: ``stats`` is not a matrix of finite numbers, or ``ids`` has another length.
@@ -48,6 +45,7 @@ class MetricScores:
     higher_is_better: bool
     stats: Floats
     ids: tuple[str, ...] | None = None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.stats.ndim != 2 or not np.isfinite(self.stats).all():
@@ -57,6 +55,14 @@ class MetricScores:
             )
         if self.ids is not None and len(self.ids) != len(self.stats):
             raise DataError(f"{self.metric}: {len(self.ids)} ids for {len(self.stats)} answers")
+        low, high = self.bounds or (-np.inf, np.inf)
+        if self.reducer == "mean" and not ((low <= self.stats) & (self.stats <= high)).all():
+            raise DataError(f"{self.metric}: expected values from {low:g} to {high:g}")
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest value that the metric can have; None where there is none."""
+        return self.bounds if self.reducer in {"mean", "median"} else (0.0, 1.0)
 
     @property
     def value(self) -> float:
@@ -74,11 +80,14 @@ def reduce(reducer: Reducer, stats: Floats) -> Floats:
         raise DataError(f"a {reducer} over 0 answers has no value")
     if reducer == "median":
         return np.asarray(np.median(stats[..., 0], axis=-1))
-    return _from_sums(reducer, stats.sum(axis=-2), stats.shape[-2])
+    return value_of_sums(reducer, stats.sum(axis=-2), stats.shape[-2])
 
 
-def _from_sums(reducer: Reducer, sums: Floats, num: int) -> Floats:
-    """The value from statistics summed over ``num`` answers: shape (..., k) to (...)."""
+def value_of_sums(reducer: Reducer, sums: Floats, num: float) -> Floats:
+    """The value from statistics summed over ``num`` answers: shape (..., k) to (...).
+
+    ``num`` may be a fraction, where rows have weights.
+    """
     if reducer == "f1":
         return _f1(sums[..., 0], sums[..., 1], sums[..., 2])
     if reducer == "macro_f1":
@@ -114,72 +123,8 @@ def _bleu(sums: Floats) -> Floats:
     return np.where(defined, np.exp(log_brevity + log_precision), 0.0)
 
 
-def interval(
-    scores: MetricScores, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Score:
-    """The metric's value with its confidence interval over the answers.
-
-    Wilson's interval for a proportion, otherwise a BCa bootstrap over the rows.
-
-    Raises:
-        DataError: there are no answers.
-    """
-    n, value = len(scores.stats), scores.value
-    if scores.reducer == "proportion":
-        wilson = scipy_stats.binomtest(round(float(scores.stats.sum())), n).proportion_ci(
-            confidence, method="wilson"
-        )
-        return Score(value=value, ci_low=float(wilson.low), ci_high=float(wilson.high), n=n)
-    if (scores.stats == scores.stats[0]).all():
-        return Score(value=value, ci_low=value, ci_high=value, n=n)
-
-    def statistic(rows: NDArray[Any], axis: int = -1) -> Floats:
-        return _over_rows(scores.reducer, scores.stats, rows)
-
-    low, high = _bootstrap(statistic, n, confidence=confidence, resamples=resamples, seed=seed)
-    return Score(value=value, ci_low=min(low, value), ci_high=max(high, value), n=n)
-
-
-def paired_difference(
-    candidate: MetricScores,
-    baseline: MetricScores,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float, float, int]:
-    """How much better the candidate is on the same rows: (difference, ci_low, ci_high, n).
-
-    Positive is better, whatever the metric's direction. BCa bootstrap over the rows, each drawn for
-    both models. Two models that score every row alike give (0, 0, 0, n).
-
-    Raises:
-        DataError: the two do not measure the same metric on equally many rows, or there are none.
-    """
-    _check_comparable(candidate, baseline)
-    sign, n = (1 if candidate.higher_is_better else -1), len(candidate.stats)
-    difference = sign * (candidate.value - baseline.value) + 0.0  # never -0.0
-    if n == 1 or np.array_equal(candidate.stats, baseline.stats):
-        return difference, difference, difference, n
-
-    def statistic(rows: NDArray[Any], axis: int = -1) -> Floats:
-        ours, theirs = (_over_rows(s.reducer, s.stats, rows) for s in (candidate, baseline))
-        return np.asarray(sign * (ours - theirs))
-
-    low, high = _bootstrap(statistic, n, confidence=confidence, resamples=resamples, seed=seed)
-    return difference, min(low, difference), max(high, difference), n
-
-
-def _check_comparable(candidate: MetricScores, baseline: MetricScores) -> None:
-    ours, theirs = (
-        (s.metric, s.reducer, s.higher_is_better, s.stats.shape) for s in (candidate, baseline)
-    )
-    if ours != theirs:
-        raise DataError(f"cannot pair {ours} with {theirs}: same metric and rows expected")
-
-
-def _over_rows(reducer: Reducer, stats: Floats, rows: NDArray[Any]) -> Floats:
-    """The metric over each draw of rows: indices of shape (..., m) to values of shape (...)."""
+def value_over(reducer: Reducer, stats: Floats, rows: NDArray[Any]) -> Floats:
+    """The metric over each choice of rows: indices of shape (..., m) to values of shape (...)."""
     draws = rows.reshape(-1, rows.shape[-1]).astype(np.intp)
     if reducer == "median":
         values = np.asarray(np.median(stats[draws, 0], axis=-1))
@@ -188,32 +133,8 @@ def _over_rows(reducer: Reducer, stats: Floats, rows: NDArray[Any]) -> Floats:
         offsets = np.arange(len(draws))[:, None] * len(stats)
         counts = np.bincount((draws + offsets).ravel(), minlength=len(draws) * len(stats))
         sums = counts.reshape(len(draws), len(stats)).astype(np.float64) @ stats
-        values = _from_sums(reducer, sums, draws.shape[-1])
+        values = value_of_sums(reducer, sums, draws.shape[-1])
     return values.reshape(rows.shape[:-1])
-
-
-def _bootstrap(
-    statistic: Callable[..., Floats], n: int, *, confidence: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """BCa bounds of ``statistic`` over rows 0..n-1; percentile bounds where BCa is undefined.
-
-    Callers widen the bounds to hold the point estimate, which neither method promises.
-    """
-    bootstrap = partial(
-        scipy_stats.bootstrap,
-        (np.arange(n),),
-        statistic,
-        confidence_level=confidence,
-        vectorized=True,
-        batch=max(1, _BATCH_CELLS // n),
-        rng=np.random.default_rng(seed),
-    )
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
-        result = bootstrap(n_resamples=resamples)
-        if not np.isfinite(result.confidence_interval).all():
-            result = bootstrap(n_resamples=0, bootstrap_result=result, method="percentile")
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def to_columns(ids: Sequence[str], scores: Mapping[str, MetricScores]) -> pa.Table:
@@ -224,7 +145,9 @@ def to_columns(ids: Sequence[str], scores: Mapping[str, MetricScores]) -> pa.Tab
         rows = pa.array([position.get(row_id) for row_id in ids], pa.int64())
         # Plain lists: Parquet cannot read back lists of fixed size with nulls among them.
         columns[metric] = pa.array(list(s.stats), pa.list_(pa.float64())).take(rows)
-    about = {m: [s.reducer, s.higher_is_better, s.stats.shape[1]] for m, s in scores.items()}
+    about = {
+        m: [s.reducer, s.higher_is_better, s.stats.shape[1], s.bounds] for m, s in scores.items()
+    }
     return pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
 
 
@@ -235,10 +158,12 @@ def from_columns(table: pa.Table) -> tuple[tuple[str, ...], dict[str, MetricScor
         raise DataError(f"not a table of scores: its metadata lacks {_METADATA_KEY.decode()}")
     ids = tuple(table["id"].to_pylist())
     scores: dict[str, MetricScores] = {}
-    for metric, (reducer, higher_is_better, k) in json.loads(about).items():
+    for metric, (reducer, higher_is_better, k, bounds) in json.loads(about).items():
         column = table[metric].combine_chunks()
         stats = np.asarray(column.flatten(), dtype=np.float64).reshape(-1, k)  # without the nulls
         measured = tuple(compress(ids, column.is_valid().to_pylist()))
         rows = None if measured == ids else measured
-        scores[metric] = MetricScores(metric, reducer, higher_is_better, stats, rows)
+        scores[metric] = MetricScores(
+            metric, reducer, higher_is_better, stats, rows, tuple(bounds) if bounds else None
+        )
     return ids, scores

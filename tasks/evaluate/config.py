@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.artifacts import Record
+from tasks.embeddings import EmbeddingConfig
 
 MetricName = Literal[
     "exact_match", "json_validity", "field_f1", "rouge_l", "bleu", "accuracy", "macro_f1"
@@ -35,6 +36,24 @@ class DecodingConfig(Record):
     )
     latency_samples: int = Field(
         12, ge=0, le=10_000, description="Answers timed one by one for the latency; 0: none."
+    )
+
+
+class FewShotConfig(Record):
+    """The base model with solved examples in its prompt: what a fine-tune has to beat."""
+
+    num_examples: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="Training rows put before each question, the most alike; 0: no such "
+        "contestant.",
+    )
+    max_pool: int = Field(
+        20_000, ge=1, description="Training rows to choose from at most, the same every week."
+    )
+    embedding: EmbeddingConfig = Field(
+        EmbeddingConfig(), description="The model that says which prompts are alike."
     )
 
 
@@ -75,6 +94,9 @@ class EvaluateConfig(Record):
     """The evaluation of every contestant on the golden set."""
 
     decoding: DecodingConfig = Field(DecodingConfig(), description="How answers are generated.")
+    few_shot: FewShotConfig = Field(
+        FewShotConfig(), description="The base model with examples in its prompt."
+    )
     judge: JudgeConfig = Field(JudgeConfig(), description="The language model that grades.")
     metrics: tuple[MetricName, ...] | None = Field(
         None, description="Metrics to compute; None: those of the kind of task."

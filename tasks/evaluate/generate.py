@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tasks.artifacts import BaseModelRef
 from tasks.base_model import load_contestant, load_tokenizer, native_dtype, stop_ids
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import DecodingConfig
+from tasks.evaluate.shots import with_examples
 from tasks.example import Example
 from tasks.generation import continue_greedily, continue_sorted
 
@@ -27,17 +28,20 @@ def generate(
     base_model: BaseModelRef,
     adapter: Path | None,
     config: DecodingConfig,
+    shots: Mapping[str, Sequence[Example]] | None = None,
 ) -> tuple[list[Answer], float]:
     """The answers in the order of ``examples``, and the tokens generated per second.
 
     The prompt is everything before the last turn, rendered by the base model's own template, as
-    the server renders it.
+    the server renders it; before it the ``shots`` of the row, as many as its context has room for.
     """
     set_seed(0)
     tokenizer = load_tokenizer(base_model)
     stops = {tokenizer.eos_token_id, *stop_ids(base_model)} - {None}
     model = _load(base_model, adapter, config)
-    prompts = [_prompt(e, tokenizer) for e in examples]
+    room = _room(model, config)
+    asked = [_with_shots(e, (shots or {}).get(e.id, ()), tokenizer, room) for e in examples]
+    prompts = [_prompt(e, tokenizer) for e in asked]
 
     def answer(some: Sequence[list[int]]) -> list[list[int]]:
         return continue_greedily(model, tokenizer, some, stops, config.max_new_tokens)
@@ -58,7 +62,7 @@ def generate(
         Answer(
             id=example.id,
             prompt=example.prompt,
-            reference=_reference(example, prompts[i], tokenizer),
+            reference=_reference(asked[i], prompts[i], tokenizer),
             answer=tokenizer.decode(outputs[i], skip_special_tokens=True),
             num_tokens=len(outputs[i]),
             truncated=not stops.intersection(outputs[i]),
@@ -73,6 +77,30 @@ def _load(base_model: BaseModelRef, adapter: Path | None, config: DecodingConfig
     dtype = getattr(torch, native_dtype() if config.dtype == "auto" else config.dtype)
     model = load_contestant(base_model, adapter, dtype)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _room(model: Any, config: DecodingConfig) -> int | None:
+    """Tokens that a prompt may have, by the model's own limit; None where it names none."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None else int(limit) - config.max_new_tokens
+
+
+def _with_shots(
+    question: Example, shots: Sequence[Example], tokenizer: Any, room: int | None
+) -> Example:
+    """The question after its examples; the first, which are least alike, go where room lacks."""
+    for left_out in range(len(shots) + 1):
+        asked = with_examples(question, shots[left_out:])
+        if room is None or left_out == len(shots) or len(_prompt(asked, tokenizer)) <= room:
+            break
+    if left_out:
+        logger.warning(
+            "generate: %s: %d of %d examples left out, for want of room in the context",
+            question.id[:12],
+            left_out,
+            len(shots),
+        )
+    return asked
 
 
 def _prompt(example: Example, tokenizer: Any) -> list[int]:

@@ -161,7 +161,7 @@ def metric_scores(result: JudgeResult) -> MetricScores | None:
     if result.status != "run":
         return None
     grades = np.array([list(result.scores.values())], dtype=np.float64).T
-    return MetricScores(METRIC, "mean", True, grades, ids=tuple(result.scores))
+    return MetricScores(METRIC, "mean", True, grades, ids=tuple(result.scores), bounds=(1, 5))
 
 
 def _status(failures: Mapping[str, str], num_rows: int, config: JudgeConfig) -> str:

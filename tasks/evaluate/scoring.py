@@ -12,8 +12,9 @@ from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import EvaluateConfig
+from tasks.intervals import interval
 from tasks.metrics import metrics_for
-from tasks.scores import MetricScores, interval
+from tasks.scores import MetricScores
 
 logger = logging.getLogger(__name__)
 LATENCY = "latency_p50_ms"
@@ -31,6 +32,7 @@ def score(
             metric.reducer,
             metric.higher_is_better,
             metric.stats(predictions, references),
+            bounds=(0, 1) if metric.reducer == "mean" else None,
         )
         for metric in metrics_for(task.kind, config.metrics)
     }

@@ -1,4 +1,4 @@
-"""What a candidate must show before it replaces the model in production."""
+"""What a candidate must show before it replaces the model in production: rules, one claim each."""
 
 from __future__ import annotations
 
@@ -8,33 +8,81 @@ from pydantic import Field
 
 from tasks.artifacts import Record
 
+PRIMARY = "primary"
+OTHERS = "others"
+JUDGE = "judge"
 
-class GuardConfig(Record):
-    """A metric that must not get worse by more than a margin."""
 
-    metric: str = Field(min_length=1, description="Name of the metric.")
-    margin: float = Field(ge=0, description="Largest loss accepted, in the metric's own unit.")
+class RuleConfig(Record):
+    """One claim about one metric, of the candidate against one other contestant."""
+
+    metric: str = Field(
+        min_length=1,
+        description="Name of the metric; 'primary': the one of gate.primary; 'others': every other "
+        "metric of the answers' content that no rule names.",
+    )
+    against: Literal["production", "base", "base_few_shot", "champion"] = Field(
+        "production",
+        description="Who is compared with; 'production': the champion, or the base while there is "
+        "none.",
+    )
+    kind: Literal["superiority", "non_inferiority"] = Field(
+        description="superiority: shown to be better by more than the margin; non_inferiority: "
+        "shown not to be worse by more than the margin."
+    )
+    margin: float = Field(0.0, ge=0, description="In the metric's own unit.")
+    direction: Literal["higher", "lower"] | None = Field(
+        None, description="Which way is better; None: as the metric itself has it."
+    )
+    min_n: int | None = Field(
+        None, ge=2, description="Answers below which the rule cannot pass; None: gate.min_n."
+    )
+
+
+# The reference architecture asks for improvement of the metric and of the judge's grade; the judge
+# may not get worse here, since grades of 1 to 5 are coarse. A fine-tune that does not beat a prompt
+# of the base model is not worth serving.
+DEFAULT_RULES = (
+    RuleConfig(metric=PRIMARY, against="production", kind="superiority"),
+    RuleConfig(metric=PRIMARY, against="base_few_shot", kind="superiority"),
+    RuleConfig(metric=OTHERS, against="production", kind="non_inferiority", margin=0.05),
+    RuleConfig(metric=JUDGE, against="production", kind="non_inferiority", margin=0.1),
+)
 
 
 class GateConfig(Record):
-    """One metric to improve, others to hold, and how sure to be of either."""
+    """The rules, and how sure to be of each."""
 
     primary: str = Field(
         "exact_match", min_length=1, description="Metric on which the candidate must be better."
     )
-    min_gain: float = Field(
-        0.0, ge=0, description="Gain that the primary metric's interval must lie above."
+    rules: tuple[RuleConfig, ...] = Field(
+        DEFAULT_RULES, min_length=1, description="What must be shown; every rule must pass."
     )
-    guards: tuple[GuardConfig, ...] = Field((), description="Metrics that must not get worse.")
     judge: Literal["required", "if_run", "ignore"] = Field(
-        "if_run", description="Whether the judge's grades are a guard, and must exist."
+        "if_run", description="Whether rules about the judge's grades count, and must be decided."
     )
-    judge_margin: float = Field(
-        0.1, ge=0, le=4, description="Largest loss accepted in the mean grade (1 to 5)."
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="Level of the intervals of superiority rules."
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    regression_risk: float = Field(
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="Chance to pass a metric that is truly worse by its margin: non-inferiority "
+        "rules have intervals of the level 1 - twice this.",
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples.")
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
-    min_n: int = Field(
-        30, ge=2, description="Answers below which no metric decides anything for the better."
+    permutations: int = Field(
+        9_999, ge=999, le=1_000_000, description="Exchanges of a test that cannot list them all."
     )
+    power: float = Field(
+        0.8, gt=0.5, lt=1, description="Chance to be shown that a detectable gain must have."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the permutations.")
+    min_n: int = Field(30, ge=2, description="Answers below which no rule passes.")
+
+    @property
+    def contestants(self) -> frozenset[str]:
+        """Who the rules compare with."""
+        return frozenset(rule.against for rule in self.rules)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,14 @@ def _errors(summary: RunSummary) -> list[tuple[str, str]]:
 
 
 def _reasons(summary: RunSummary) -> list[tuple[str, str]]:
-    """Each reason with the verdict on its metric, where it starts with one's name; deciding first.
+    """Each reason with the verdict of its rule; deciding first.
 
-    One rule that failed blocks a candidate whatever the others say: that is what to read first. A
-    reason without a verdict, such as a judge that did not run, may have decided too.
+    The gate gives a reason for each difference, in their order, and then what is no rule's, such as
+    a judge that did not run, which may have decided too. One rule that failed blocks a candidate
+    whatever the others say: that is what to read first.
     """
-    verdicts = {d.metric: d.verdict for d in summary.differences}
-    reasons = [(verdicts.get(text.partition(" ")[0], ""), text) for text in summary.reasons]
+    verdicts = [d.verdict for d in summary.differences]
+    reasons = list(zip_longest(verdicts, summary.reasons, fillvalue=""))
     if summary.decision == "promoted":  # all passed: the gate's own order, the primary metric first
         return reasons
     return sorted(reasons, key=lambda reason: _DECIDING.index(reason[0]))

@@ -9,8 +9,8 @@ from tasks.report import wording
 def markdown(summary: RunSummary) -> str:
     """Decision, reasons, and the metrics of every contestant."""
     head = wording.headline(summary)
-    lines = [f"# {summary.name}: {head.word}", head.sentence, ""]
-    lines += [f"- {_plain(reason)}" for reason in summary.reasons]
+    lines = [f"# {summary.name}: {head.word}", _plain(head.sentence), ""]
+    lines += [f"- {_plain(reason)}" for reason in [*summary.reasons, *summary.settling]]
     roles = list(summary.metrics)
     if roles:
         lines += ["", f"| metric | {' | '.join(roles)} |", "|---" * (len(roles) + 1) + "|"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.artifacts import MetricDifference
+from tasks.artifacts import MetricDifference, Role
 from tasks.report.story import DataStory
 
 _MAX_DECIMALS = 4  # finer values are written with an exponent
@@ -43,9 +43,10 @@ class ForestRow:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """The differences of one unit over one axis."""
+    """The differences of one unit over one axis; ``baselines`` are who is compared with in them."""
 
     unit: str
+    baselines: tuple[Role, ...]
     axis: Axis
     rows: tuple[ForestRow, ...]
 
@@ -137,7 +138,8 @@ def _forest(unit: str, differences: Sequence[MetricDifference]) -> Forest:
         )
         for d in differences
     )
-    return Forest(unit, scale, tuple(rows))
+    baselines = tuple(dict.fromkeys(d.baseline for d in differences))
+    return Forest(unit, baselines, scale, tuple(rows))
 
 
 def _threshold(difference: MetricDifference) -> float:

@@ -45,7 +45,7 @@ def headline(summary: RunSummary) -> Headline:
         return Headline(summary.status, "failed", _failure(summary))
     if summary.decision is None:
         return Headline("no decision", "no_change", "The run ended without a decision.")
-    sentence = _SENTENCES[summary.decision]
+    sentence = f"{_SENTENCES[summary.decision]} {summary.sentence}".rstrip()
     return Headline(label(summary.decision), summary.decision, sentence)
 
 

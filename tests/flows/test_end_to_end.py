@@ -81,7 +81,7 @@ def config(stack: Path, smol: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 "latency_samples": 2,
             }
         },
-        "gate": {"primary": "accuracy", "guards": [{"metric": "macro_f1", "margin": 0.05}]},
+        "gate": {"primary": "accuracy"},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values))

@@ -21,7 +21,8 @@ from tests.messages_api import StubApi
 pytestmark = pytest.mark.integration
 
 UPTO_GATE = [
-    *("ingest", "lock_golden", "clean", "drift", "format", "train", "generate", "evaluate"),
+    *("ingest", "lock_golden", "clean", "drift", "format", "train"),
+    *("choose_shots", "generate", "evaluate"),
 ]
 
 
@@ -47,6 +48,9 @@ def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stac
     assert set(states(first).values()) == {"completed"}
     assert first.metrics["candidate"]["exact_match"].value == 1.0
     assert first.metrics["base"]["exact_match"].value == 0.0
+    assert first.metrics["base_few_shot"]["exact_match"].n == first.metrics["base"]["exact_match"].n
+    compared = {(d.metric, d.baseline) for d in first.differences if d.rule == "superiority"}
+    assert compared == {("exact_match", "base"), ("exact_match", "base_few_shot")}
     version = champion(first.name)
     expected = {
         "data_digest": first.data["digest"],
@@ -90,7 +94,7 @@ def test_a_repeated_run_is_cached_and_changes_nothing(first: RunSummary, tiny: T
 
 def test_only_the_gate_runs_when_only_its_config_changed(first: RunSummary, tiny: Tiny) -> None:
     retrain(tiny())
-    again = retrain(tiny(gate={"min_gain": 0.01}))
+    again = retrain(tiny(gate={"confidence": 0.9}))
     assert states(again)["gate"] == "completed"
     assert {name: states(again)[name] for name in UPTO_GATE} == dict.fromkeys(UPTO_GATE, "cached")
 

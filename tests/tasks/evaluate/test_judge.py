@@ -16,7 +16,7 @@ from tasks.evaluate.judge import (
     make_client,
     metric_scores,
 )
-from tasks.scores import interval
+from tasks.intervals import interval
 from tests.messages_api import Reply, StubApi, error, grade, judgement, message
 
 

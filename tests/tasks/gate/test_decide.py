@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from tasks.artifacts import Outcome
 from tasks.errors import ConfigError, DataError
 from tasks.gate.config import GateConfig
-from tasks.gate.decide import ContestantScores, decide
+from tasks.gate.decide import Verdict, decide
+from tasks.gate.rules import ContestantScores
 from tasks.scores import MetricScores, Reducer
 
 N = 200
@@ -51,14 +52,32 @@ def contestant(
     )
 
 
+BETTER = {"metric": "primary", "kind": "superiority"}
+MORE = {"rules": [BETTER | {"margin": 0.05}]}
+JUDGED = {"metric": "judge", "kind": "non_inferiority", "margin": 0.1}
+
+
+def held(metric: str, margin: float) -> dict[str, Any]:
+    return {"metric": metric, "kind": "non_inferiority", "margin": margin}
+
+
+def settings(*rules: dict[str, Any], **config: Any) -> GateConfig:
+    """A gate whose rules are that the primary metric must improve, and ``rules``."""
+    return GateConfig.model_validate({"rules": [BETTER, *rules], **config})
+
+
+def against(candidate: ContestantScores, *others: ContestantScores) -> dict[Any, ContestantScores]:
+    return {c.role: c for c in (*others, candidate)}
+
+
 def outcome(
-    candidate: Sequence[MetricScores], base: Sequence[MetricScores], **config: Any
+    candidate: Sequence[MetricScores],
+    base: Sequence[MetricScores],
+    *rules: dict[str, Any],
+    **config: Any,
 ) -> tuple[Outcome, list[str]]:
-    verdict = decide(
-        contestant(*candidate),
-        contestant(*base, digest=None),
-        GateConfig.model_validate({"judge": "ignore", **config}),
-    )
+    contestants = against(contestant(*candidate), contestant(*base, digest=None))
+    verdict = decide(contestants, settings(*rules, **config))
     return verdict.outcome, verdict.reasons
 
 
@@ -77,12 +96,18 @@ def outcome(
         (right(100), right(100), {}, "inconclusive", "exact_match is not shown to have improved"),
         (right(100, first=5), right(100), {}, "inconclusive", "not shown to have improved"),
         (right(112, first=5), right(110), {}, "inconclusive", "not shown to have improved"),
-        (right(104), right(100), {}, "inconclusive", "4 answers differ, 6 needed"),
+        (right(104), right(100), {}, "inconclusive", "but chance could have done it"),
         (right(110), right(100), {}, "promoted", "exact_match improved"),
-        (right(110), right(100), {"min_gain": 0.05}, "inconclusive", "margin 0.050"),
-        (right(150), right(20), {"min_gain": 0.05}, "promoted", "margin 0.050"),
+        (
+            right(110),
+            right(100),
+            {"rules": [BETTER | {"margin": 0.05}]},
+            "inconclusive",
+            "margin 0.050",
+        ),
+        (right(150), right(20), MORE, "promoted", "margin 0.050"),
         (right(29, 29), right(0, 29), {}, "inconclusive", "fewer than 30 answers"),
-        (right(30, 30), right(0, 30), {}, "promoted", "n=30."),
+        (right(30, 30), right(0, 30), {}, "promoted", "n=30, p="),
     ],
 )
 def test_primary_metric(
@@ -113,7 +138,7 @@ def test_guards(loss: float, noise: float, expected: str, reason: str) -> None:
     got, reasons = outcome(
         candidates,
         [right(20), metric("rouge_l", base)],
-        guards=[{"metric": "rouge_l", "margin": 0.02}],
+        held("rouge_l", 0.02),
     )
 
     assert got == expected
@@ -128,7 +153,7 @@ def test_a_loss_equal_to_the_margin_is_within_it() -> None:
     got, _ = outcome(
         [right(150), metric("rouge_l", base - 0.02)],
         [right(20), metric("rouge_l", base)],
-        guards=[{"metric": "rouge_l", "margin": 0.02}],
+        held("rouge_l", 0.02),
     )
 
     assert got == "promoted"
@@ -140,7 +165,7 @@ def test_blocked_outweighs_inconclusive() -> None:
     got, _ = outcome(
         [right(100, first=5), metric("rouge_l", base - 0.1)],
         [right(100), metric("rouge_l", base)],
-        guards=[{"metric": "rouge_l", "margin": 0.02}],
+        held("rouge_l", 0.02),
     )
 
     assert got == "blocked"
@@ -152,23 +177,24 @@ def test_latency_is_guarded_in_its_own_direction() -> None:
     def latency(values: ArrayLike) -> MetricScores:
         return metric("latency_p50_ms", values, reducer="median", higher_is_better=False)
 
-    guard = {"guards": [{"metric": "latency_p50_ms", "margin": 20}]}
+    guard = held("latency_p50_ms", 20)
     candidate, baseline = right(35, 40), right(2, 40)
 
     assert (
-        outcome([candidate, latency(base + 5)], [baseline, latency(base)], **guard)[0] == "promoted"
+        outcome([candidate, latency(base + 5)], [baseline, latency(base)], guard)[0] == "promoted"
     )
     assert (
-        outcome([candidate, latency(base + 90)], [baseline, latency(base)], **guard)[0] == "blocked"
+        outcome([candidate, latency(base + 90)], [baseline, latency(base)], guard)[0] == "blocked"
     )
     assert (
-        outcome([candidate, latency(base - 90)], [baseline, latency(base)], **guard)[0]
-        == "promoted"
+        outcome([candidate, latency(base - 90)], [baseline, latency(base)], guard)[0] == "promoted"
     )
 
 
 def test_the_record_holds_what_the_sentence_says() -> None:
-    verdict = decide(contestant(right(150)), contestant(right(20), digest=None), GateConfig())
+    verdict = decide(
+        against(contestant(right(150)), contestant(right(20), digest=None)), settings()
+    )
 
     (difference,) = verdict.differences
     assert (difference.metric, difference.rule, difference.verdict) == (
@@ -182,14 +208,16 @@ def test_the_record_holds_what_the_sentence_says() -> None:
     assert (difference.n, difference.margin, difference.baseline) == (N, 0, "base")
     interval = f"[{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
     assert verdict.reasons[0] == (
-        f"exact_match improved: candidate 0.750, base 0.100, difference +0.650 {interval}, n=200."
+        f"exact_match improved: candidate 0.750, base 0.100, difference +0.650 {interval} at "
+        f"95 %, n=200, "
+        f"p={difference.p_adjusted:.2g} (mcnemar)."
     )
 
 
 def test_the_same_adapter_is_no_change_and_claims_nothing() -> None:
     champion = replace(contestant(right(20)), role="champion")
 
-    verdict = decide(contestant(right(20)), champion, GateConfig(primary="absent"))
+    verdict = decide(against(contestant(right(20)), champion), settings(primary="absent"))
 
     assert (verdict.outcome, verdict.differences) == ("no_change", [])
     assert verdict.reasons == [
@@ -197,9 +225,7 @@ def test_the_same_adapter_is_no_change_and_claims_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "config", [{"primary": "bleu"}, {"guards": [{"metric": "bleu", "margin": 0.1}]}]
-)
+@pytest.mark.parametrize("config", [{"primary": "bleu"}, {"rules": [BETTER, held("bleu", 0.1)]}])
 def test_a_metric_that_was_not_measured_is_named(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"'bleu'.*available: exact_match"):
         outcome([right(150)], [right(20)], **config)
@@ -210,7 +236,7 @@ def test_different_rows_cannot_be_compared() -> None:
     other = replace(base, ids=("another", *base.ids[1:]))
 
     with pytest.raises(DataError, match="200 and 200, of which 199 in common"):
-        decide(contestant(right(150)), other, GateConfig())
+        decide(against(contestant(right(150)), other), settings())
 
 
 def test_rows_in_another_order_are_matched_by_id() -> None:
@@ -221,7 +247,7 @@ def test_rows_in_another_order_are_matched_by_id() -> None:
         base, ids=base.ids[::-1], scores={"exact_match": metric("exact_match", values[::-1])}
     )
 
-    (difference,) = decide(candidate, turned, GateConfig()).differences
+    (difference,) = decide(against(candidate, turned), settings()).differences
 
     assert (difference.difference, difference.ci_low, difference.ci_high) == (0, 0, 0)
 
@@ -247,9 +273,11 @@ def test_the_judge_guards_over_the_rows_both_judged(
     grades: ArrayLike, expected: str, mode: str
 ) -> None:
     verdict = decide(
-        judged(right(150), grades, skip=2, digest="c"),
-        judged(right(20), GRADES, skip=4, digest=None),
-        GateConfig.model_validate({"judge": mode}),
+        against(
+            judged(right(150), grades, skip=2, digest="c"),
+            judged(right(20), GRADES, skip=4, digest=None),
+        ),
+        settings(JUDGED, judge=mode),
     )
 
     assert verdict.outcome == expected
@@ -259,9 +287,11 @@ def test_the_judge_guards_over_the_rows_both_judged(
 
 def test_the_judge_can_be_ignored() -> None:
     verdict = decide(
-        judged(right(150), GRADES - 1, skip=0, digest="c"),
-        judged(right(20), GRADES, skip=0, digest=None),
-        GateConfig(judge="ignore"),
+        against(
+            judged(right(150), GRADES - 1, skip=0, digest="c"),
+            judged(right(20), GRADES, skip=0, digest=None),
+        ),
+        settings(JUDGED, judge="ignore"),
     )
 
     assert (verdict.outcome, len(verdict.reasons)) == ("promoted", 1)
@@ -273,9 +303,11 @@ def test_the_judge_can_be_ignored() -> None:
 )
 def test_a_judge_that_did_not_run(mode: str, expected: str, num_reasons: int) -> None:
     verdict = decide(
-        judged(right(150), GRADES, skip=0, digest="c"),
-        contestant(right(20), digest=None, judge="failed: 9 of 200 judgements failed"),
-        GateConfig.model_validate({"judge": mode}),
+        against(
+            judged(right(150), GRADES, skip=0, digest="c"),
+            contestant(right(20), digest=None, judge="failed: 9 of 200 judgements failed"),
+        ),
+        settings(JUDGED, judge=mode),
     )
 
     assert (verdict.outcome, len(verdict.reasons)) == (expected, num_reasons)
@@ -283,29 +315,146 @@ def test_a_judge_that_did_not_run(mode: str, expected: str, num_reasons: int) ->
         assert verdict.reasons[1].startswith("judge: not run (base: failed: 9 of 200")
 
 
-def share_promoted(p_both: float, p_candidate: float, p_base: float, *, num: int = 200) -> float:
-    """Share of synthetic experiments promoted, by the chances of each pair of right and wrong."""
-    rng = np.random.default_rng(11)
-    chances = [p_both, p_candidate, p_base, 1 - p_both - p_candidate - p_base]
-    promoted = 0
-    for _ in range(num):
-        cell = rng.choice(4, size=N, p=chances)
-        ours, theirs = np.isin(cell, [0, 1]), np.isin(cell, [0, 2])
-        got, _ = outcome(
-            [metric("exact_match", ours)], [metric("exact_match", theirs)], resamples=1000
+def three(candidate: int, champion: int, few_shot: int) -> dict[Any, ContestantScores]:
+    """Contestants by their right answers, each right on other rows as far as that goes."""
+    return {
+        "base": contestant(right(10), digest=None),
+        "base_few_shot": replace(
+            contestant(right(few_shot, first=N - few_shot), digest=None), role="base_few_shot"
+        ),
+        "champion": replace(contestant(right(champion), digest="d"), role="champion"),
+        "candidate": contestant(right(candidate)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "few_shot", "expected", "sentence"),
+    [
+        (
+            150,
+            60,
+            50,
+            "promoted",
+            "The candidate is shown to be better than the champion and the base model with "
+            "examples in its prompt on exact_match.",
+        ),
+        (
+            150,
+            60,
+            190,
+            "blocked",
+            "The candidate is worse than the base model with examples in its prompt on "
+            "exact_match (-0.200).",
+        ),
+        (
+            100,
+            60,
+            95,
+            "inconclusive",
+            "The candidate is not shown to be better than the base model with examples in its "
+            "prompt on exact_match (+0.025).",
+        ),
+        (60, 150, 50, "blocked", "The candidate is worse than the champion on exact_match"),
+    ],
+)
+def test_a_fine_tune_must_beat_what_serves_and_a_prompt(
+    candidate: int, champion: int, few_shot: int, expected: str, sentence: str
+) -> None:
+    verdict = decide(three(candidate, champion, few_shot), GateConfig())
+
+    assert verdict.outcome == expected
+    assert verdict.sentence.startswith(sentence)
+    assert {d.baseline for d in verdict.differences} == {"champion", "base_few_shot"}
+
+
+def test_while_nothing_serves_the_base_model_is_what_to_beat() -> None:
+    contestants = three(150, 60, 50)
+    del contestants["champion"]
+    rules = [BETTER, BETTER | {"against": "base"}, BETTER | {"against": "champion"}]
+
+    verdict = decide(contestants, GateConfig.model_validate({"rules": rules}))
+
+    # The first two are one and the same claim now, and the third says nothing yet.
+    assert [d.baseline for d in verdict.differences] == ["base"]
+
+
+def test_a_contestant_that_was_not_evaluated_is_named() -> None:
+    with pytest.raises(ConfigError, match="compared with base_few_shot, which was not evaluated"):
+        decide(
+            against(contestant(right(150)), contestant(right(20), digest=None)),
+            settings(BETTER | {"against": "base_few_shot"}),
         )
-        promoted += got == "promoted"
-    return promoted / num
 
 
-@pytest.mark.parametrize("disagreement", [0.02, 0.05, 0.3])
-def test_chance_alone_rarely_promotes(disagreement: float) -> None:
-    share = share_promoted(0.5, disagreement / 2, disagreement / 2)
+def test_every_metric_that_no_rule_names_is_held_by_default() -> None:
+    base = np.linspace(0.3, 0.9, N)
+    names = ("rouge_l", "bleu", "latency_p50_ms")
 
-    # At most 5 %, give or take three standard errors of 200 experiments.
-    assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+    def whole(right_answers: int, shift: float, digest: str | None) -> ContestantScores:
+        others = [metric(name, base + shift) for name in names]
+        return contestant(right(right_answers), *others, digest=digest)
+
+    rules = [held("rouge_l", 0.5), held("others", 0.05)]
+    verdict = decide(against(whole(150, -0.1, "c"), whole(20, 0, None)), settings(*rules))
+
+    found = {d.metric: d.verdict for d in verdict.differences}
+    assert found == {"exact_match": "passed", "rouge_l": "passed", "bleu": "failed"}
 
 
-def test_a_clear_gain_is_promoted_and_a_clear_loss_never() -> None:
-    assert share_promoted(0.5, 0.25, 0.05, num=60) == 1
-    assert share_promoted(0.5, 0.05, 0.25, num=60) == 0
+def test_a_rule_may_have_its_own_direction_and_number_of_answers() -> None:
+    longer = metric("num_tokens", np.full(N, 30.0) + np.arange(N) % 2)
+    shorter = metric("num_tokens", np.full(N, 20.0))
+    rule = held("num_tokens", 2)
+
+    def found(**more: Any) -> str:
+        contestants = against(
+            contestant(right(150), longer), contestant(right(20), shorter, digest=None)
+        )
+        return decide(contestants, settings(rule | more)).differences[1].verdict
+
+    assert found() == "passed"
+    assert found(direction="lower") == "failed"
+    assert found(min_n=N + 1) == "inconclusive"
+
+
+def test_claims_share_the_level() -> None:
+    """Against each alone p is 0.0195; of two claims together it is twice that, and not shown."""
+    contestants = {
+        "base": contestant(right(10), digest=None),
+        "base_few_shot": replace(contestant(right(1), digest=None), role="base_few_shot"),
+        "candidate": contestant(right(11, first=9)),
+    }
+    one = decide({r: contestants[r] for r in ("base", "candidate")}, settings())
+    both = decide(contestants, settings(BETTER | {"against": "base_few_shot"}))
+
+    alone = one.differences[0]
+    assert alone.p_adjusted == alone.p_value
+    by_baseline = {d.baseline: d for d in both.differences}
+    smaller, larger = sorted(d.p_value for d in both.differences)
+    adjusted = sorted(d.p_adjusted for d in both.differences)
+    assert adjusted == [pytest.approx(min(1, 2 * smaller)), max(min(1, 2 * smaller), larger)]
+    assert by_baseline["base"].p_value == alone.p_value
+
+
+def test_what_is_undecided_says_what_would_settle_it() -> None:
+    def settling(verdict: Verdict) -> str:
+        (line,) = verdict.settling
+        return line
+
+    def verdict(ours: MetricScores, theirs: MetricScores) -> Verdict:
+        return decide(against(contestant(ours), contestant(theirs, digest=None)), settings())
+
+    small_gain = verdict(right(112, first=5), right(110))
+    (d,) = small_gain.differences
+    assert d.detectable is not None
+    assert d.n_needed is not None
+    assert 0.01 < d.difference < d.detectable
+    assert d.n_needed == pytest.approx(N * (d.detectable / d.difference) ** 2, rel=0.01)
+    assert settling(small_gain) == (
+        f"exact_match against the base model: with n=200 a true gain below {d.detectable:.3f} "
+        f"would probably be missed; for the difference seen (+0.010) about {d.n_needed:,} rows are "
+        "needed."
+    )
+    assert "the model must get better" in settling(verdict(right(100, first=5), right(100)))
+    assert "all 200 answers score alike" in settling(verdict(right(100), right(100)))
+    assert verdict(right(150), right(20)).settling == []

@@ -1,0 +1,65 @@
+"""What a decision was made of and what it was, as files: all that a replay needs.
+
+``inputs.json`` holds the config and each contestant's report, which names its scores by digest;
+``decision.json`` the verdict. The same inputs give the same decision, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tasks.artifacts import EvalReport, Role
+from tasks.gate.config import GateConfig
+from tasks.gate.decide import Verdict, decide
+from tasks.gate.rules import ContestantScores, production
+from tasks.objects import Store
+from tasks.scores import from_columns
+from tasks.storage import fetch
+
+INPUTS, DECISION = "inputs.json", "decision.json"
+Reports = Mapping[Role, EvalReport]
+
+
+def decide_reports(store: Store, reports: Reports, config: GateConfig) -> tuple[Verdict, Role]:
+    """The verdict on stored scores, and who served when it was made; raises as ``decide`` does."""
+    contestants = {role: _scores(store, role, report) for role, report in reports.items()}
+    return decide(contestants, config), production(contestants)
+
+
+def write(
+    folder: Path, reports: Reports, config: GateConfig, verdict: Verdict, serving: Role
+) -> None:
+    """Write a decision and its inputs."""
+    inputs = {
+        "config": config.model_dump(mode="json"),
+        "reports": {role: report.model_dump(mode="json") for role, report in reports.items()},
+    }
+    (folder / INPUTS).write_text(json.dumps(inputs, indent=1))
+    (folder / DECISION).write_text(as_text(verdict, serving))
+
+
+def read_inputs(folder: Path) -> tuple[dict[Role, EvalReport], GateConfig]:
+    """What ``write`` wrote of the inputs."""
+    inputs = json.loads((folder / INPUTS).read_text())
+    reports = {role: EvalReport.model_validate(r) for role, r in inputs["reports"].items()}
+    return reports, GateConfig.model_validate(inputs["config"])
+
+
+def as_text(verdict: Verdict, serving: Role) -> str:
+    """A verdict as ``decision.json`` holds it."""
+    record = asdict(verdict) | {
+        "differences": [d.model_dump(mode="json") for d in verdict.differences],
+        "baseline": serving,
+    }
+    return json.dumps(record, indent=1)
+
+
+def _scores(store: Store, role: Role, report: EvalReport) -> ContestantScores:
+    table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
+    ids, scores = from_columns(table)
+    return ContestantScores(role, report.adapter_digest, scores, ids, report.judge)

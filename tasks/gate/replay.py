@@ -1,0 +1,81 @@
+"""A decision made again from what is stored: does it come out the same, byte for byte?
+
+    python -m tasks.gate.replay SUMMARY        or: make replay [SUMMARY=file]
+
+SUMMARY is the ``summary.json`` of a run. Exits 0 where the replayed decision equals the stored one,
+1 where it differs or something of it is missing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks.artifacts import RunSummary
+from tasks.errors import DataError, MissingFileError, RetuneError
+from tasks.gate.record import DECISION, as_text, decide_reports, read_inputs
+from tasks.objects import Store, open_store
+from tasks.storage import fetch
+
+
+def replay(store: Store, uri: str, digest: str) -> tuple[str, str]:
+    """The stored decision and the one that its inputs give now.
+
+    Raises MissingFileError where the decision, its inputs or the scores are not in storage.
+    """
+    folder = fetch(store, uri, digest)
+    reports, config = read_inputs(folder)
+    return (folder / DECISION).read_text(), as_text(*decide_reports(store, reports, config))
+
+
+def locate(summary: Path) -> tuple[str, str]:
+    """Where the decision of a run is stored: its URI and its digest.
+
+    Raises MissingFileError where there is no such file, DataError where it is no summary or the run
+    ended before its gate.
+    """
+    if not summary.is_file():
+        raise MissingFileError(f"{summary}: expected a run's summary.json, found no file.")
+    try:
+        run = RunSummary.model_validate_json(summary.read_text())
+    except ValidationError as error:
+        raise DataError(f"{summary}: expected a run's summary.json: {error}") from error
+    uris = [stage.get("uri") for stage in run.stages if stage.get("name") == "gate"]
+    if not uris or not uris[-1]:
+        raise DataError(f"{summary}: the run was {run.status} and holds no decision of its gate.")
+    uri = str(uris[-1])
+    return uri, uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the decision and whether it came out the same; answers the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m tasks.gate.replay SUMMARY", file=sys.stderr)
+        return 2
+    try:
+        stored, replayed = replay(open_store(), *locate(Path(arguments[0])))
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    decision = json.loads(replayed)
+    print(f"{decision['outcome']}: {decision['sentence']}")
+    for reason in decision["reasons"]:
+        print(f"  {reason}")
+    if stored == replayed:
+        print("The same decision as stored, byte for byte.")
+        return 0
+    print("NOT the decision that is stored:", file=sys.stderr)
+    lines = difflib.unified_diff(
+        stored.splitlines(), replayed.splitlines(), "stored", "replayed", lineterm=""
+    )
+    print("\n".join(lines), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

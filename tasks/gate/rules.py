@@ -1,0 +1,151 @@
+"""The config's rules for the contestants and metrics of this run, and what each rule compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tasks.artifacts import Role
+from tasks.errors import ConfigError, DataError
+from tasks.gate.config import JUDGE, OTHERS, PRIMARY, GateConfig, RuleConfig
+from tasks.scores import MetricScores
+
+Kind = Literal["superiority", "non_inferiority"]
+
+
+@dataclass(frozen=True, eq=False)
+class ContestantScores:
+    """One contestant's scores.
+
+    ``ids`` are the golden rows in the order of the metrics' statistics; a metric that measured only
+    some of them, as the judge may, carries its own ids, and is compared on the rows that both
+    contestants have. ``judge`` is "run", or why the judge did not run.
+    """
+
+    role: Role
+    adapter_digest: str | None
+    scores: Mapping[str, MetricScores]
+    ids: tuple[str, ...]
+    judge: str = "not configured"
+
+
+Contestants = Mapping[Role, ContestantScores]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One claim of this run."""
+
+    metric: str
+    against: Role
+    kind: Kind
+    margin: float
+    direction: Literal["higher", "lower"] | None
+    min_n: int
+
+
+def production(contestants: Contestants) -> Role:
+    """Who serves now: the champion, or the base while there is none."""
+    return "champion" if "champion" in contestants else "base"
+
+
+def compared_with(rule: RuleConfig, contestants: Contestants) -> Role:
+    """The contestant that a rule means."""
+    return production(contestants) if rule.against == "production" else rule.against
+
+
+def rules_for(contestants: Contestants, config: GateConfig) -> list[Rule]:
+    """Every claim to be decided, in the config's order, each once.
+
+    A rule against the champion says nothing while there is none. Rules about the judge's grades are
+    left out where the judge is ignored or has not graded both.
+
+    Raises:
+        ConfigError: a rule names a contestant that was not evaluated.
+    """
+    found = dict.fromkeys(
+        rule for given in config.rules for rule in _expanded(given, contestants, config)
+    )
+    return list(found)
+
+
+def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -> Iterator[Rule]:
+    against = compared_with(given, contestants)
+    if against == "champion" and against not in contestants:
+        return
+    if against not in contestants:
+        raise ConfigError(
+            f"gate.rules: {given.metric} is to be compared with {against}, which was not "
+            f"evaluated; evaluated were: {', '.join(contestants)}. Evaluate it (see the section "
+            "evaluate), or take the rule out."
+        )
+    for metric in _metrics(given, contestants, config):
+        if metric == JUDGE and not is_judged(contestants, against, config):
+            continue
+        yield Rule(
+            metric=metric,
+            against=against,
+            kind=given.kind,
+            margin=given.margin,
+            direction=given.direction,
+            min_n=given.min_n or config.min_n,
+        )
+
+
+def _metrics(given: RuleConfig, contestants: Contestants, config: GateConfig) -> list[str]:
+    if given.metric == PRIMARY:
+        return [config.primary]
+    if given.metric != OTHERS:
+        return [given.metric]
+    named = {rule.metric for rule in config.rules} | {config.primary, JUDGE}
+    # Times are no content: what is too slow is for a rule of its own.
+    return [
+        name
+        for name in contestants["candidate"].scores
+        if name not in named and not name.endswith("_ms")
+    ]
+
+
+def is_judged(contestants: Contestants, against: Role, config: GateConfig) -> bool:
+    """Whether the judge graded both, and its grades count."""
+    both = (contestants["candidate"], contestants[against])
+    return config.judge != "ignore" and all(c.judge == "run" for c in both)
+
+
+def check_same_rows(candidate: ContestantScores, other: ContestantScores) -> None:
+    """Raise DataError where the two did not answer the same rows."""
+    ours, theirs = set(candidate.ids), set(other.ids)
+    if ours != theirs or len(candidate.ids) != len(other.ids):
+        raise DataError(
+            f"{candidate.role} and {other.role} must answer the same rows: "
+            f"{len(candidate.ids)} and {len(other.ids)}, of which {len(ours & theirs)} in common"
+        )
+
+
+def on_common_rows(
+    candidate: ContestantScores, other: ContestantScores, rule: Rule
+) -> tuple[MetricScores, MetricScores]:
+    """Both sides' scores over the rows that both measured, in the candidate's order."""
+    ours, theirs = _measured(candidate, rule), _measured(other, rule)
+    our_rows, their_rows = (
+        {row_id: i for i, row_id in enumerate(c.ids if s.ids is None else s.ids)}
+        for s, c in ((ours, candidate), (theirs, other))
+    )
+    common = [row_id for row_id in our_rows if row_id in their_rows]
+    return (
+        replace(ours, stats=ours.stats[[our_rows[i] for i in common]], ids=tuple(common)),
+        replace(theirs, stats=theirs.stats[[their_rows[i] for i in common]], ids=tuple(common)),
+    )
+
+
+def _measured(contestant: ContestantScores, rule: Rule) -> MetricScores:
+    if rule.metric not in contestant.scores:
+        raise ConfigError(
+            f"the gate needs the metric {rule.metric!r}, which was not measured for the "
+            f"{contestant.role}; available: {', '.join(sorted(contestant.scores))}"
+        )
+    scores = contestant.scores[rule.metric]
+    if rule.direction is None:
+        return scores
+    return replace(scores, higher_is_better=rule.direction == "higher")

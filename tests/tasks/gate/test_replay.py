@@ -1,0 +1,123 @@
+"""A decision made again from what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.artifacts import Answers, EvalReport, Role, RunSummary
+from tasks.gate.config import GateConfig
+from tasks.gate.record import DECISION, decide_reports, write
+from tasks.gate.replay import locate, main, replay
+from tasks.objects import Store, open_store
+from tasks.scores import MetricScores, to_columns
+from tasks.storage import commit
+
+N = 120
+IDS = [f"row-{i}" for i in range(N)]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("RETUNE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RETUNE_LOCAL", str(tmp_path / "local"))
+    return open_store()
+
+
+def report(store: Store, folder: Path, seed: int, chance: float, digest: str | None) -> EvalReport:
+    """Stored scores of one contestant: right by chance, with a metric over whole answers beside."""
+    rng = np.random.default_rng(seed)
+    scores = {
+        "exact_match": MetricScores(
+            "exact_match", "proportion", True, (rng.random((N, 1)) < chance).astype(float)
+        ),
+        "field_f1": MetricScores("field_f1", "f1", True, rng.integers(0, 5, (N, 3)).astype(float)),
+    }
+    folder.mkdir()
+    pq.write_table(to_columns(IDS, scores), folder / "scores.parquet")
+    uri, artifact = commit(store, "evaluate", folder)
+    answers = Answers(uri="a", digest="a", adapter_digest=digest, tokens_per_second=1.0)
+    return EvalReport(
+        uri=uri,
+        digest=artifact,
+        num_in=N,
+        num_out=N,
+        answers=answers,
+        adapter_digest=digest,
+        metrics={},
+        judge="switched off",
+    )
+
+
+@pytest.fixture
+def decided(store: Store, tmp_path: Path) -> tuple[str, str]:
+    """A decision in storage: its URI and its digest."""
+    reports: dict[Role, EvalReport] = {
+        "base": report(store, tmp_path / "base", 1, 0.2, None),
+        "base_few_shot": report(store, tmp_path / "shots", 2, 0.4, None),
+        "candidate": report(store, tmp_path / "candidate", 3, 0.7, "c" * 64),
+    }
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    write(folder, reports, GateConfig(), *decide_reports(store, reports, GateConfig()))
+    return commit(store, "gate", folder)
+
+
+def summary_of(uri: str | None, folder: Path) -> Path:
+    stages = [{"name": "gate", "uri": uri}] if uri else [{"name": "train", "uri": "t"}]
+    summary = RunSummary(
+        flow_run_id="1",
+        name="m",
+        status="completed" if uri else "failed",
+        decision=None,
+        reasons=[],
+        stages=stages,
+    )
+    path = folder / "summary.json"
+    path.write_text(summary.model_dump_json())
+    return path
+
+
+def test_the_same_scores_give_the_same_decision_byte_for_byte(
+    store: Store, decided: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored, replayed = replay(store, *decided)
+    assert stored == replayed
+    assert {d["baseline"] for d in json.loads(stored)["differences"]} == {"base", "base_few_shot"}
+    path = summary_of(decided[0], tmp_path)
+    assert locate(path) == decided
+    assert main([str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "byte for byte" in told
+    assert "exact_match improved" in told
+
+
+def test_a_decision_that_its_scores_do_not_give_is_found_out(
+    store: Store, decided: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "gate"
+    decision = json.loads((folder / DECISION).read_text())
+    decision["outcome"] = "promoted" if decision["outcome"] != "promoted" else "blocked"
+    (folder / DECISION).write_text(json.dumps(decision, indent=1))
+    uri, _ = commit(store, "gate", folder)
+    assert main([str(summary_of(uri, tmp_path))]) == 1
+    assert "NOT the decision that is stored" in capsys.readouterr().err
+
+
+def test_what_cannot_be_replayed_says_why(
+    store: Store, decided: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "absent.json")]) == 1
+    assert "found no file" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text("{}")
+    assert main([str(tmp_path / "other.json")]) == 1
+    assert "expected a run's summary.json" in capsys.readouterr().err
+    assert main([str(summary_of(None, tmp_path))]) == 1
+    assert "holds no decision" in capsys.readouterr().err
+    assert main([]) == 2
+    assert main([str(summary_of(decided[0] + "0", tmp_path))]) == 1
+    assert "gate/" in capsys.readouterr().err
