@@ -11,6 +11,7 @@ import numpy as np
 from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
+from tasks.evaluate.behaviour import behaviour
 from tasks.evaluate.config import EvaluateConfig
 from tasks.intervals import interval
 from tasks.metrics import metrics_for
@@ -36,6 +37,7 @@ def score(
         )
         for metric in metrics_for(task.kind, config.metrics)
     }
+    scores |= behaviour(answers)
     scores |= _latency(answers)
     graded, status = _judge(answers, config)
     return scores | graded, status

@@ -19,7 +19,7 @@ class RuleConfig(Record):
     metric: str = Field(
         min_length=1,
         description="Name of the metric; 'primary': the one of gate.primary; 'others': every other "
-        "metric of the answers' content that no rule names.",
+        "metric that no rule names, but for times and lengths.",
     )
     against: Literal["production", "base", "base_few_shot", "champion"] = Field(
         "production",

@@ -99,12 +99,9 @@ def _metrics(given: RuleConfig, contestants: Contestants, config: GateConfig) ->
     if given.metric != OTHERS:
         return [given.metric]
     named = {rule.metric for rule in config.rules} | {config.primary, JUDGE}
-    # Times are no content: what is too slow is for a rule of its own.
-    return [
-        name
-        for name in contestants["candidate"].scores
-        if name not in named and not name.endswith("_ms")
-    ]
+    # What is too slow or too long is for a rule of its own, which says what is too much.
+    measured = contestants["candidate"].scores
+    return [m for m in measured if m not in named and not m.endswith("_ms") and m[:4] != "num_"]
 
 
 def is_judged(contestants: Contestants, against: Role, config: GateConfig) -> bool:

@@ -121,6 +121,8 @@ def forests(differences: Sequence[MetricDifference]) -> list[Forest]:
 def _unit(metric: str) -> str:
     if metric.endswith("_ms"):
         return "milliseconds"
+    if metric.startswith("num_"):
+        return metric.removeprefix("num_")
     return "grade points" if metric == "judge" else "share of 1"
 
 

@@ -78,6 +78,8 @@ def figure(metric: str, value: float) -> str:
     """A metric's value in its own unit."""
     if metric.endswith("_ms"):
         return f"{value:,.0f}{_MS}"
+    if metric.startswith("num_"):
+        return f"{value:,.1f}"
     return f"{value:.2f}" if metric == "judge" else f"{value:.3f}"
 
 

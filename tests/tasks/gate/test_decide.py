@@ -388,7 +388,7 @@ def test_a_contestant_that_was_not_evaluated_is_named() -> None:
 
 def test_every_metric_that_no_rule_names_is_held_by_default() -> None:
     base = np.linspace(0.3, 0.9, N)
-    names = ("rouge_l", "bleu", "latency_p50_ms")
+    names = ("rouge_l", "bleu", "latency_p50_ms", "num_tokens")
 
     def whole(right_answers: int, shift: float, digest: str | None) -> ContestantScores:
         others = [metric(name, base + shift) for name in names]

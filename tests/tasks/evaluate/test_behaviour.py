@@ -1,0 +1,73 @@
+"""How a model answers: lengths, cut-offs, refusals, repetitions."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.evaluate.answers import Answer
+from tasks.evaluate.behaviour import behaviour, is_refusal, repetition
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "Sorry, I cannot do this.",
+        "  I’m very sorry that happened",
+        "I cannot assist with that request.",
+        "Unfortunately, I am unable to answer.",
+        "As an AI language model, I have no opinion.",
+        '"I apologize, but no."',
+    ],
+)
+def test_refusals_are_known_by_how_they_begin(text: str) -> None:
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"summary": "I cannot log in"}',
+        "The customer says: I'm sorry.",
+        "Ican't is a place.",
+        "I can help with that.",
+        "As an aide, she works nights.",
+    ],
+)
+def test_what_only_speaks_of_refusing_is_none(text: str) -> None:
+    assert not is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        ("one two three", 0),
+        ("one two three four five", 0),
+        # Sequences: abcd, bcda, cdab, dabc, abcd; the last stood before.
+        ("a b c d a b c d", 0.2),
+        ("no no no no no no no no", 0.8),
+    ],
+)
+def test_repetition_is_what_stood_before(text: str, expected: float) -> None:
+    assert repetition(text) == pytest.approx(expected)
+
+
+def test_each_answer_counts_once() -> None:
+    def answer(text: str, num_tokens: int, *, truncated: bool) -> Answer:
+        return Answer("i", "p", "r", text, num_tokens, truncated, None)
+
+    found = behaviour(
+        [
+            answer("I'm sorry, no", 4, truncated=False),
+            answer("a b c d a b c d", 8, truncated=True),
+        ]
+    )
+    assert {name: metric.value for name, metric in found.items()} == {
+        "num_tokens": 6.0,
+        "truncated": 0.5,
+        "refusals": 0.5,
+        "repetition": pytest.approx(0.1),
+    }
+    assert not any(metric.higher_is_better for metric in found.values())
