@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from tasks.assistant_speech import refuses
 from tasks.evaluate.answers import Answer
 from tasks.scores import MetricScores, Reducer
 
-# Openings of refusals by assistants, in English; only at the start, where they are meant.
-_REFUSAL = re.compile(
-    r"\W*(?:(?:i['’]?m|i am) (?:very |so |really )?sorry|sorry,? (?:but )?i|i apologi[sz]e|"
-    r"(?:unfortunately,? )?i (?:can(?:no|['’])t|am unable|am not able|won['’]t|must decline)|"
-    r"as an ai\b)",
-    re.IGNORECASE,
-)
 _WORDS = 4  # repeated sequences of so many words count, as rep-4 of Welleck et al. (2020)
 
 
@@ -26,10 +20,11 @@ def behaviour(answers: Sequence[Answer]) -> dict[str, MetricScores]:
     Of the shares less is better: answers cut off at the most tokens allowed, answers that refuse,
     and the sequences of four words in an answer that stood in it before.
     """
+    refusals = refuses(pa.array([a.answer for a in answers], pa.string())).to_pylist()
     found: list[tuple[str, Reducer, bool, list[float]]] = [
         ("num_tokens", "mean", False, [float(a.num_tokens) for a in answers]),
         ("truncated", "proportion", False, [float(a.truncated) for a in answers]),
-        ("refusals", "proportion", False, [float(is_refusal(a.answer)) for a in answers]),
+        ("refusals", "proportion", False, [float(r) for r in refusals]),
         ("repetition", "mean", False, [repetition(a.answer) for a in answers]),
     ]
     return {
@@ -42,11 +37,6 @@ def behaviour(answers: Sequence[Answer]) -> dict[str, MetricScores]:
         )
         for name, reducer, higher_is_better, values in found
     }
-
-
-def is_refusal(text: str) -> bool:
-    """Whether an answer begins as refusals do."""
-    return _REFUSAL.match(text) is not None
 
 
 def repetition(text: str) -> float:

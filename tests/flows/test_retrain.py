@@ -167,10 +167,10 @@ def test_a_judge_is_asked_where_one_is_configured(
     assert judged.metrics["candidate"]["judge"].value == 4.0
     assert judged.metrics["candidate"]["judge"].n == 40
     assert "judge" in {difference.metric for difference in judged.differences}
-    assert len(api.requests) == 3 * 40, "base, champion and candidate, each answer once"
+    assert len(api.requests) == 4 * 40, "base, alone and few-shot, champion, candidate: each once"
     # The answers were there already; only their scores are new.
     parts = next(s["parts"] for s in judged.stages if s["name"] == "generate")
-    assert [part["state"] for part in parts] == ["cached", "cached", "completed"]
+    assert [part["state"] for part in parts] == ["cached", "cached", "cached", "completed"]
 
 
 def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path: Path) -> None:

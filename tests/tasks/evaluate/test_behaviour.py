@@ -5,38 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.evaluate.answers import Answer
-from tasks.evaluate.behaviour import behaviour, is_refusal, repetition
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "Sorry, I cannot do this.",
-        "  I’m very sorry that happened",
-        "I cannot assist with that request.",
-        "Unfortunately, I am unable to answer.",
-        "As an AI language model, I have no opinion.",
-        '"I apologize, but no."',
-    ],
-)
-def test_refusals_are_known_by_how_they_begin(text: str) -> None:
-    assert is_refusal(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        '{"summary": "I cannot log in"}',
-        "The customer says: I'm sorry.",
-        "Ican't is a place.",
-        "I can help with that.",
-        "As an aide, she works nights.",
-    ],
-)
-def test_what_only_speaks_of_refusing_is_none(text: str) -> None:
-    assert not is_refusal(text)
+from tasks.evaluate.behaviour import behaviour, repetition
 
 
 @pytest.mark.parametrize(
@@ -60,7 +29,7 @@ def test_each_answer_counts_once() -> None:
 
     found = behaviour(
         [
-            answer("I'm sorry, no", 4, truncated=False),
+            answer("I'm sorry, but I can't help with that.", 4, truncated=False),
             answer("a b c d a b c d", 8, truncated=True),
         ]
     )
