@@ -98,10 +98,32 @@ def start(config: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_raw_examples_in_a_promoted_model_out(config: Path, stack: Path) -> None:
+def test_a_model_that_a_prompt_would_do_for_is_not_promoted(config: Path, stack: Path) -> None:
+    """The task is so easy that the base model with a few examples in its prompt solves it too."""
     done = start(config)
     assert done.returncode == 0, done.stdout + done.stderr
-    for line in ("ingest: completed", "train 100%", "promote: completed", "Decision: promoted"):
+    for line in ("ingest: completed", "train 100%", "Decision: inconclusive"):
+        assert line in done.stdout
+    summary = json.loads((stack / "runs" / "latest" / "summary.json").read_text())
+    few_shot, base = (summary["metrics"][r]["accuracy"] for r in ("base_few_shot", "base"))
+    assert few_shot["ci_low"] > base["ci_high"]
+    undecided = [d for d in summary["differences"] if d["verdict"] == "inconclusive"]
+    assert {(d["metric"], d["baseline"]) for d in undecided} == {("accuracy", "base_few_shot")}
+    assert "base model with examples in its prompt" in summary["sentence"]
+    assert len(summary["settling"]) == 1
+
+
+def test_raw_examples_in_a_promoted_model_out(config: Path, stack: Path) -> None:
+    """Whoever serves without examples in the prompt, for their cost, has the rules say so."""
+    values = yaml.safe_load(config.read_text())
+    values["gate"]["rules"] = [
+        {"metric": "primary", "kind": "superiority"},
+        {"metric": "others", "kind": "non_inferiority", "margin": 0.05},
+    ]
+    config.write_text(yaml.safe_dump(values))
+    done = start(config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("train: cached", "promote: completed", "Decision: promoted"):
         assert line in done.stdout
     summary = json.loads((stack / "runs" / "latest" / "summary.json").read_text())
     candidate, base = (summary["metrics"][role]["accuracy"] for role in ("candidate", "base"))
@@ -126,5 +148,10 @@ def test_shuffled_labels_are_blocked(config: Path, stack: Path) -> None:
     # The champion's answers were taken from the first run: it is the same model.
     parts = next(s["parts"] for s in summary.stages if s["name"] == "generate")
     found = {part["subject"]: part["state"] for part in parts}
-    assert found == {"base": "cached", "champion": "cached", "candidate": "completed"}
+    assert found == {
+        "base": "cached",
+        "base_few_shot": "completed",  # its examples are mislabelled too
+        "champion": "cached",
+        "candidate": "completed",
+    }
     assert states(summary)["gate"] == "completed"
