@@ -63,5 +63,17 @@ def count_looks(store: Store, golden: GoldenSet) -> LookCount:
     return LookCount(len(keys), len({key.rsplit("-", 1)[-1] for key in keys}))
 
 
+def wear(found: LookCount, golden: GoldenSet, most: int) -> str | None:
+    """What to do about a golden set on which more than ``most`` models were looked at, or None."""
+    if found.models <= most:
+        return None
+    return (
+        f"{found.models:,} models were looked at on the golden set {golden.name} version "
+        f"{golden.version}, more than report.max_models of {most:,}: scores on it flatter, and "
+        "chance has had many tries. Collect fresh rows and set golden.version to "
+        f"{golden.version + 1} (make golden proposes rows)."
+    )
+
+
 def _folder(model: str, name: str, version: int) -> str:
     return f"golden/{model}/{name}-v{version}/looks/"

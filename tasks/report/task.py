@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks.artifacts import RunSummary
+from tasks.looks import count_looks, wear
 from tasks.objects import open_store
 from tasks.report.config import ReportConfig
 from tasks.report.html import render_page
@@ -24,9 +25,13 @@ def report(
     """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
     from tasks.report.gather import gather
 
-    story = gather(open_store(), records, primary, config, config_yaml)
+    store = open_store()
+    story = gather(store, records, primary, config, config_yaml)
     training = training_facts(story.training) if story.training else {}
-    summary = summarise(info, records).model_copy(update={"training": training})
+    summary = summarise(info, records)
+    worn = wear(count_looks(store, records.golden), records.golden, config.max_models)
+    cautions = summary.cautions | ({"golden_wear": worn} if worn else {})
+    summary = summary.model_copy(update={"training": training, "cautions": cautions})
     return _publish(summary, story)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.artifacts import BaseModelRef, Contestant, GoldenSet
-from tasks.looks import count_looks, log_look, looks
+from tasks.looks import LookCount, count_looks, log_look, looks, wear
 from tasks.objects import LocalStore
 
 BASE = BaseModelRef(id="base", digest="b" * 64)
@@ -42,3 +42,11 @@ def test_versions_and_names_are_apart(tmp_path: Path) -> None:
         log_look(store, other, CANDIDATE, None)
         assert count_looks(store, other).looks == 1
     assert count_looks(store, golden()).looks == 0
+
+
+def test_a_set_that_many_models_were_looked_at_on_asks_for_fresh_rows() -> None:
+    assert wear(LookCount(900, 20), golden(), 20) is None
+    told = wear(LookCount(21, 21), golden(version=3), 20)
+    assert told is not None
+    assert "21 models were looked at on the golden set set version 3" in told
+    assert "set golden.version to 4" in told
