@@ -7,22 +7,21 @@ metric of the evaluate library, without downloads and without cache files.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Sequence
+from typing import Literal
 
 import datasets
 import evaluate
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 from tasks.errors import ConfigError, DataError
+from tasks.json_values import comparable, pairs, parse
 from tasks.scores import Floats, Reducer, reduce
 
 Kind = Literal["classification", "structured", "generation"]
-# The keys from the root to a value; None stands for "an element of this list".
-Path = tuple[str | None, ...]
 
 
 class TextMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
@@ -75,7 +74,7 @@ class ExactMatch(TextMetric):
     name = "exact_match"
 
     def _row(self, prediction: str, reference: str) -> Sequence[float]:
-        return [_comparable(prediction) == _comparable(reference)]
+        return [comparable(prediction) == comparable(reference)]
 
 
 class JsonValidity(TextMetric):
@@ -85,46 +84,82 @@ class JsonValidity(TextMetric):
 
     def _row(self, prediction: str, reference: str) -> Sequence[float]:
         try:
-            _parse(prediction)
+            parse(prediction)
         except (ValueError, RecursionError):
             return [0.0]
         return [1.0]
 
 
-class FieldF1(TextMetric):
-    """Micro F1 over the (path, value) pairs of JSON objects.
+class _Fields(TextMetric):
+    """Counts the (path, value) pairs of JSON objects: right, wrong and missed.
 
     Nested objects give longer paths; a list counts as the set of its elements, each compared whole;
     an empty object or list is a value of its own. A pair in both texts is a true positive. An
     answer that is not a JSON object misses every pair of the reference.
     """
 
-    name = "field_f1"
-    reducer = "f1"
-
     def _row(self, prediction: str, reference: str) -> Sequence[float]:
-        expected = _pairs(reference)
+        expected = pairs(reference)
         if expected is None:
-            raise DataError(f"field_f1: the reference is not a JSON object: {reference[:200]!r}")
-        found = _pairs(prediction) or set()
+            raise DataError(f"{self.name}: the reference is not a JSON object: {reference[:200]!r}")
+        found = pairs(prediction) or set()
         return [len(expected & found), len(found - expected), len(expected - found)]
 
 
-class RougeL(TextMetric):
-    """F-measure of the longest common subsequence of words (Lin, 2004), by Google's rouge_score.
+class FieldF1(_Fields):
+    """Micro F1 over the (path, value) pairs of JSON objects."""
+
+    name = "field_f1"
+    reducer = "f1"
+
+
+class FieldPrecision(_Fields):
+    """The share of the (path, value) pairs answered that are right; 0 where none was answered."""
+
+    name = "field_precision"
+    reducer = "precision"
+
+
+class FieldRecall(_Fields):
+    """The share of the (path, value) pairs expected that were answered."""
+
+    name = "field_recall"
+    reducer = "recall"
+
+
+class Rouge(TextMetric):
+    """F-measure of the words in common (Lin, 2004), by Google's rouge_score.
 
     Its tokenizer lower-cases and keeps only a-z and 0-9: not for other scripts.
     """
 
-    name = "rouge_l"
     reducer = "mean"
+    kind: str
 
     def __init__(self) -> None:
         super().__init__()
-        self._scorer = RougeScorer(["rougeL"])
+        self._scorer = RougeScorer([self.kind])
 
     def _row(self, prediction: str, reference: str) -> Sequence[float]:
-        return [self._scorer.score(reference, prediction)["rougeL"].fmeasure]
+        return [self._scorer.score(reference, prediction)[self.kind].fmeasure]
+
+
+class Rouge1(Rouge):
+    """ROUGE-1: of single words."""
+
+    name, kind = "rouge_1", "rouge1"
+
+
+class Rouge2(Rouge):
+    """ROUGE-2: of two words in a row."""
+
+    name, kind = "rouge_2", "rouge2"
+
+
+class RougeL(Rouge):
+    """ROUGE-L: of the longest common subsequence."""
+
+    name, kind = "rouge_l", "rougeL"
 
 
 class Bleu(TextMetric):
@@ -141,6 +176,22 @@ class Bleu(TextMetric):
     def _row(self, prediction: str, reference: str) -> Sequence[float]:
         counts = self._bleu.sentence_score(prediction, [reference])
         return [counts.sys_len, counts.ref_len, *counts.counts, *counts.totals]
+
+
+class Chrf(TextMetric):
+    """Corpus chrF2 (Popović, 2015) on 0..1: sequences of one to six characters, by sacrebleu."""
+
+    name = "chrf"
+    reducer = "chrf"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chrf = CHRF()
+
+    def _row(self, prediction: str, reference: str) -> Sequence[float]:
+        # Its public methods give the score alone; these counts are what it computes it from.
+        counts: list[float] = self._chrf._extract_corpus_statistics([prediction], [[reference]])[0]
+        return counts
 
 
 class Accuracy(TextMetric):
@@ -176,12 +227,19 @@ class MacroF1(TextMetric):
 
 
 METRICS: dict[str, type[TextMetric]] = {
-    m.name: m for m in (ExactMatch, JsonValidity, FieldF1, RougeL, Bleu, Accuracy, MacroF1)
+    m.name: m
+    for m in (
+        *(ExactMatch, JsonValidity, FieldF1, FieldPrecision, FieldRecall),
+        *(Rouge1, Rouge2, RougeL, Bleu, Chrf, Accuracy, MacroF1),
+    )
 }
 _NAMES_BY_KIND: dict[Kind, tuple[str, ...]] = {
-    "structured": ("exact_match", "json_validity", "field_f1", "rouge_l", "bleu"),
+    "structured": (
+        *("exact_match", "json_validity", "field_f1", "field_precision", "field_recall"),
+        *("rouge_l", "bleu"),
+    ),
     "classification": ("accuracy", "macro_f1", "exact_match"),
-    "generation": ("exact_match", "rouge_l", "bleu"),
+    "generation": ("exact_match", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf"),
 }
 
 
@@ -196,54 +254,3 @@ def metrics_for(kind: Kind, names: Sequence[str] | None = None) -> list[TextMetr
     if unknown:
         raise ConfigError(f"unknown metrics {unknown}; available: {sorted(METRICS)}")
     return [METRICS[name]() for name in wanted]
-
-
-def _parse(text: str) -> Any:
-    """The JSON value; numbers equal by value whatever their notation (5, 5.0, 5e0).
-
-    Raises:
-        ValueError: not JSON, which has neither NaN nor Infinity.
-        RecursionError: nested too deeply.
-    """
-    return json.loads(text, parse_float=_number, parse_constant=_refuse)
-
-
-def _number(literal: str) -> int | float:
-    number = float(literal)
-    return int(number) if number.is_integer() else number
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _comparable(text: str) -> str:
-    """Canonical JSON for an object or array, otherwise the stripped text."""
-    try:
-        value = _parse(text)
-        return _canonical(value) if isinstance(value, dict | list) else text.strip()
-    except (ValueError, RecursionError):
-        return text.strip()
-
-
-def _pairs(text: str) -> set[tuple[Path, str]] | None:
-    """The (path, canonical value) pairs of a JSON object; None for any other text."""
-    try:
-        value = _parse(text)
-        return set(_flatten(value, ())) if isinstance(value, dict) else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _flatten(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flatten(item, (*path, key))
-    elif isinstance(value, list) and value:
-        yield from (((*path, None), _canonical(element)) for element in value)
-    else:
-        yield path, _canonical(value)

@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 
-Reducer = Literal["mean", "proportion", "f1", "macro_f1", "bleu", "median"]
+Reducer = Literal[
+    "mean", "proportion", "f1", "precision", "recall", "macro_f1", "bleu", "chrf", "median"
+]
 Floats = NDArray[np.float64]
 
+_NOTHING = 1e-300  # in place of a count of 0 below a fraction whose top is 0 too
 _METADATA_KEY = b"retune.metrics"  # in a schema's metadata: each metric's reducer, direction, k
 
 
@@ -30,9 +33,10 @@ _METADATA_KEY = b"retune.metrics"  # in a schema's metadata: each metric's reduc
 class MetricScores:
     """What each answer contributes to one metric.
 
-    ``stats`` has shape (n, k), k by reducer: mean, proportion (0 or 1) and median 1; f1 the counts
-    tp, fp, fn; macro_f1 the same three for C classes, laid out as C tp, C fp, C fn; bleu sys_len,
-    ref_len, 4 correct, 4 total. ``ids`` names the rows measured where those are not all the rows of
+    ``stats`` has shape (n, k), k by reducer: mean, proportion (0 or 1) and median 1; f1, precision
+    and recall the counts tp, fp, fn; macro_f1 the same three for C classes, laid out as C tp, C fp,
+    C fn; bleu sys_len, ref_len, 4 correct, 4 total; chrf for each of 6 orders those answered,
+    expected and in common. ``ids`` names the rows measured where those are not all the rows of
     the contestant (the judge, latency); None means all of them, in the contestant's order.
     ``bounds`` are the least and the greatest value that a mean can have, where it has any.
 
@@ -90,8 +94,13 @@ def value_of_sums(reducer: Reducer, sums: Floats, num: float) -> Floats:
     """
     if reducer == "f1":
         return _f1(sums[..., 0], sums[..., 1], sums[..., 2])
+    if reducer in {"precision", "recall"}:
+        missed = sums[..., 1 if reducer == "precision" else 2]
+        return np.asarray(sums[..., 0] / np.maximum(sums[..., 0] + missed, _NOTHING))
     if reducer == "macro_f1":
         return _macro_f1(sums)
+    if reducer == "chrf":
+        return _chrf(sums)
     if reducer == "bleu":
         return _bleu(sums)
     return np.asarray(sums[..., 0] / num)
@@ -107,6 +116,22 @@ def _macro_f1(sums: Floats) -> Floats:
     tp, fp, fn = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
     present = (tp + fp + fn) > 0
     return np.asarray(_f1(tp, fp, fn).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1))
+
+
+def _chrf(sums: Floats) -> Floats:
+    """Corpus chrF2 on 0..1 as sacrebleu has it: precision and recall averaged over six orders.
+
+    Popović (2015); orders that neither text is long enough for are left out.
+    """
+    answered, expected, common = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
+    counts = (answered > 0) & (expected > 0)
+    orders = np.maximum(counts.sum(axis=-1), 1)
+    precision, recall = (
+        np.where(counts, common / np.maximum(all_of, _NOTHING), 0).sum(axis=-1) / orders
+        for all_of in (answered, expected)
+    )
+    weighted = 4 * precision + recall  # recall counts twice: beta is 2
+    return np.asarray(5 * precision * recall / np.maximum(weighted, _NOTHING))
 
 
 def _bleu(sums: Floats) -> Floats:

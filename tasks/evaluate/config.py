@@ -11,7 +11,18 @@ from tasks.artifacts import Record
 from tasks.embeddings import EmbeddingConfig
 
 MetricName = Literal[
-    "exact_match", "json_validity", "field_f1", "rouge_l", "bleu", "accuracy", "macro_f1"
+    "exact_match",
+    "json_validity",
+    "field_f1",
+    "field_precision",
+    "field_recall",
+    "rouge_1",
+    "rouge_2",
+    "rouge_l",
+    "bleu",
+    "chrf",
+    "accuracy",
+    "macro_f1",
 ]
 
 CRITERIA = """\

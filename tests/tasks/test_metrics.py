@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from tasks.errors import ConfigError, DataError
 from tasks.evaluate.config import EvaluateConfig, MetricName
@@ -20,11 +20,16 @@ from tasks.metrics import (
     METRICS,
     Accuracy,
     Bleu,
+    Chrf,
     ExactMatch,
     FieldF1,
+    FieldPrecision,
+    FieldRecall,
     JsonValidity,
     Kind,
     MacroF1,
+    Rouge1,
+    Rouge2,
     RougeL,
     TextMetric,
     metrics_for,
@@ -77,17 +82,21 @@ RECORDED = [
 @pytest.mark.parametrize(
     ("predictions", "references"), RECORDED + [texts(seed) for seed in range(5)]
 )
-def test_rouge_and_bleu_agree_with_their_libraries(
+def test_rouge_bleu_and_chrf_agree_with_their_libraries(
     predictions: list[str], references: list[str]
 ) -> None:
-    scorer = RougeScorer(["rougeL"])
-    rouge = [
-        scorer.score(r, p)["rougeL"].fmeasure for p, r in zip(predictions, references, strict=True)
-    ]
+    for metric in (Rouge1(), Rouge2(), RougeL()):
+        scorer = RougeScorer([metric.kind])
+        rouge = [
+            scorer.score(r, p)[metric.kind].fmeasure
+            for p, r in zip(predictions, references, strict=True)
+        ]
+        assert value(metric, predictions, references) == pytest.approx(np.mean(rouge), abs=1e-6)
     bleu = sacrebleu.corpus_bleu(predictions, [references]).score / 100
+    chrf = sacrebleu.corpus_chrf(predictions, [references]).score / 100
 
-    assert value(RougeL(), predictions, references) == pytest.approx(np.mean(rouge), abs=1e-6)
     assert value(Bleu(), predictions, references) == pytest.approx(bleu, abs=1e-6)
+    assert value(Chrf(), predictions, references) == pytest.approx(chrf, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -186,6 +195,27 @@ def test_field_f1_is_micro_averaged() -> None:
     assert value(FieldF1(), predictions, references) == pytest.approx(2 * 2 / (2 * 2 + 2 + 2))
 
 
+def test_precision_and_recall_of_fields_agree_with_scikit_learn() -> None:
+    """Of flat objects, each of whose possible pairs is a label of its own."""
+    rng = random.Random(3)
+
+    def flat() -> dict[str, int]:
+        return {key: rng.randint(0, 2) for key in "abcdef" if rng.random() < 0.7}
+
+    answered, expected = ([flat() for _ in range(40)] for _ in range(2))
+    pairs = [(key, number) for key in "abcdef" for number in range(3)]
+    found, wanted = (
+        np.array([[row.get(key) == number for key, number in pairs] for row in rows])
+        for rows in (answered, expected)
+    )
+    texts_ = [[json.dumps(row) for row in rows] for rows in (answered, expected)]
+    measures = precision_recall_fscore_support(wanted, found, average="micro")[:3]
+    for metric, measure in zip((FieldPrecision(), FieldRecall(), FieldF1()), measures, strict=True):
+        assert value(metric, *texts_) == pytest.approx(measure, abs=1e-6)
+    assert value(FieldPrecision(), ["no object"], ['{"a": 1}']) == 0
+    assert value(FieldRecall(), ['{"a": 1}'], ["{}"]) == 0
+
+
 def test_objects_in_lists_are_compared_whole() -> None:
     reference = json.dumps({"items": [{"name": "tea", "n": 2}, {"name": "milk", "n": 1}]})
     prediction = json.dumps({"items": [{"n": 2, "name": "tea"}, {"name": "milk", "n": 3}]})
@@ -234,9 +264,15 @@ def test_metrics_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("structured", ["exact_match", "json_validity", "field_f1", "rouge_l", "bleu"]),
+        (
+            "structured",
+            [
+                *("exact_match", "json_validity", "field_f1", "field_precision", "field_recall"),
+                *("rouge_l", "bleu"),
+            ],
+        ),
         ("classification", ["accuracy", "macro_f1", "exact_match"]),
-        ("generation", ["exact_match", "rouge_l", "bleu"]),
+        ("generation", ["exact_match", "rouge_1", "rouge_2", "rouge_l", "bleu", "chrf"]),
     ],
 )
 def test_metrics_for_a_kind_of_task(kind: Kind, expected: list[str]) -> None:
