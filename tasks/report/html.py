@@ -91,8 +91,9 @@ def _environment() -> Environment:
 
 
 def _primary(summary: RunSummary) -> MetricDifference | None:
-    """The metric that had to improve: the one figure of the header."""
-    return next((d for d in summary.differences if d.rule == "superiority"), None)
+    """Where the metric that had to improve was decided: the one figure of the header."""
+    claims = [d for d in summary.differences if d.rule == "superiority"]
+    return min(claims, key=lambda d: _DECIDING.index(d.verdict), default=None)
 
 
 def _errors(summary: RunSummary) -> list[tuple[str, str]]:
