@@ -12,7 +12,13 @@ from flows.record import lineage_of, record_crash, record_failure, run_info, run
 from tasks.artifacts import Contestant, RunSummary
 from tasks.base_model import pin
 from tasks.clean.task import clean, measure_drift
-from tasks.evaluate.task import choose_shots, evaluate, generate_answers
+from tasks.evaluate.task import (
+    choose_shots,
+    collect_general,
+    evaluate,
+    generate_answers,
+    measure_general,
+)
 from tasks.format.task import format_dataset
 from tasks.gate.task import gate
 from tasks.ingest.task import find_sources, ingest, lock_golden
@@ -48,10 +54,16 @@ def retrain(config: RetrainConfig) -> RunSummary:
 
     champion = find_champion(config.name)
     shots = choose_shots(dataset, golden, config.evaluate.few_shot)
+    suite = collect_general(dataset, config.evaluate.general)
     reports = {}
-    for contestant in Contestant.of(base_model, shots, champion, adapter):
+    for contestant in Contestant.of(
+        base_model, shots, champion, adapter, config.evaluate.reference
+    ):
         answers = generate_answers(contestant, golden, config.evaluate.decoding)
-        reports[contestant.role] = evaluate(contestant, answers, config.evaluate, config.task)
+        beside = measure_general(contestant.weights, suite, config.evaluate.decoding)
+        reports[contestant.role] = evaluate(
+            contestant, answers, beside, config.evaluate, config.task
+        )
 
     decision = gate(reports, config.gate)
     lineage = lineage_of(dataset, config)

@@ -6,6 +6,7 @@ GateDecision -> ModelVersion``, beside them the ``GoldenSet``, at the end the ``
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Literal
 
@@ -229,20 +230,65 @@ class ShotSet(Artifact):
     num_examples: int
 
 
+class ReferenceModel(Record):
+    """A model behind an API, whose quality the candidate's is told in."""
+
+    api: Literal["openai", "anthropic"] = Field(
+        description="Whose protocol the server speaks; a local vLLM speaks both."
+    )
+    model: str = Field(min_length=1, description="The model's name at that server.")
+    base_url: str | None = Field(
+        None,
+        description="The server's address; None: OPENAI_BASE_URL or ANTHROPIC_BASE_URL of the "
+        "environment, else the public one.",
+    )
+
+
 class Contestant(Record):
-    """A model to be evaluated: a base model, alone, with examples in its prompt, or an adapter."""
+    """A model to be evaluated: a base model, alone, with examples in its prompt, or an adapter.
+
+    A reference is none of these, and has no base model.
+    """
 
     role: Role
-    base_model: BaseModelRef
+    base_model: BaseModelRef | None
     adapter_uri: str | None = None
     adapter_artifact_digest: str | None = None
     adapter_digest: str | None = None
     shots: ShotSet | None = None
+    reference: ReferenceModel | None = None
+
+    @property
+    def known_base_model(self) -> BaseModelRef:
+        """The base model. Raises ValueError for a reference, which has none."""
+        if self.base_model is None:
+            raise ValueError(f"the {self.role} has no base model")
+        return self.base_model
+
+    @property
+    def name(self) -> str:
+        """The base model's id, or the reference model's name."""
+        return self.reference.model if self.reference else self.known_base_model.id
+
+    @property
+    def digest(self) -> str:
+        """What tells models apart: the adapter's digest, else the base model's, else the name."""
+        if self.reference is not None:
+            text = self.reference.model_dump_json()
+            return hashlib.sha256(text.encode()).hexdigest()
+        return self.adapter_digest or self.known_base_model.digest
+
+    @property
+    def weights(self) -> Contestant:
+        """The model itself, whatever its prompt."""
+        return self.model_copy(update={"shots": None})
 
     def fingerprint(self) -> object:
         """Weights and prompt alone: in whatever role it stands, a model answers the same."""
+        if self.reference is not None:
+            return self.reference.model_dump()
         shots = {"shots": self.shots.digest} if self.shots else {}
-        return {"base": self.base_model.digest, "adapter": self.adapter_digest, **shots}
+        return {"base": self.known_base_model.digest, "adapter": self.adapter_digest, **shots}
 
     @classmethod
     def of(
@@ -251,8 +297,11 @@ class Contestant(Record):
         shots: ShotSet,
         champion: ModelVersion | None,
         adapter: Adapter,
+        reference: ReferenceModel | None = None,
     ) -> list[Contestant]:
-        """Who is compared: the base model, alone and with examples, the champion, the candidate."""
+        """Who is compared: the base model, alone and with examples, the champion, the candidate,
+        and the reference where one is configured.
+        """
         contestants = [cls(role="base", base_model=base_model)]
         if shots.num_examples:
             contestants.append(cls(role="base_few_shot", base_model=base_model, shots=shots))
@@ -273,7 +322,10 @@ class Contestant(Record):
             adapter_artifact_digest=adapter.digest,
             adapter_digest=adapter.adapter_digest,
         )
-        return [*contestants, candidate]
+        contestants.append(candidate)
+        if reference is not None:
+            contestants.append(cls(role="reference", base_model=None, reference=reference))
+        return contestants
 
 
 class Answers(Artifact):
@@ -281,6 +333,25 @@ class Answers(Artifact):
 
     adapter_digest: str | None
     tokens_per_second: float
+
+
+class GeneralSuite(Artifact):
+    """What every contestant is asked beside the task: ``suite.parquet``.
+
+    ``num_left_out`` rows stand in the training data, and were left out.
+    """
+
+    num_left_out: int
+
+
+class GeneralScores(Artifact):
+    """How one model did on the general suite: ``scores.parquet``.
+
+    ``unmeasured`` says why there are none.
+    """
+
+    adapter_digest: str | None
+    unmeasured: str | None = None
 
 
 class Score(Record):
@@ -298,7 +369,7 @@ class EvalReport(Artifact):
     answers: Answers
     adapter_digest: str | None
     metrics: dict[str, Score]
-    judge: str = Field(description="'run', or why the judge did not run")
+    unmeasured: dict[str, str] = Field({}, description="Metrics without a score, and why")
 
 
 class MetricDifference(Record):

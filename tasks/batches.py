@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from tasks.anthropic_client import TIMEOUT_SECONDS
 from tasks.artifacts import Record
 from tasks.batch_api import Batch, BatchApi, Failure, Reply, Usage
 from tasks.batch_log import BatchLog, Entry
-from tasks.errors import ArtifactMissingError, ConfigError, StorageError
+from tasks.errors import ArtifactMissingError, StorageError
 from tasks.objects import Store
 from tasks.storage import digest_of
 
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     import anthropic
 
 logger = logging.getLogger(__name__)
-_TIMEOUT_SECONDS = 300.0
-_MAX_RETRIES = 4
 _THREADS = 16
 # More than the API adds to the input for one forced tool.
 _TOOL_TOKENS = 1000
@@ -73,7 +72,7 @@ class BatchConfig(Record):
     )
     poll_seconds: float = Field(30.0, gt=0, le=3600, description="Time between two looks")
     settle_seconds: float = Field(
-        _TIMEOUT_SECONDS + 30,
+        TIMEOUT_SECONDS + 30,
         ge=0,
         description="Time in which a creation that was not answered may still take effect",
     )
@@ -129,30 +128,6 @@ class _Flight:
     entry: Entry
     batch_id: str
     most_usd: float
-
-
-def make_client(environ: Mapping[str, str], max_retries: int = _MAX_RETRIES) -> anthropic.Anthropic:
-    """A client that retries throttling, server errors and lost connections.
-
-    A base URL without a key is a gateway that holds the key itself, or a stand-in.
-
-    Raises:
-        ConfigError: the environment names neither.
-    """
-    import anthropic  # takes a second, and every config imports this module
-
-    key, url = environ.get("ANTHROPIC_API_KEY"), environ.get("ANTHROPIC_BASE_URL")
-    if not key and not url:
-        raise ConfigError(
-            "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set, and a stage is to ask a "
-            "model. Set one in the environment of the worker."
-        )
-    return anthropic.Anthropic(
-        api_key=key or "none",
-        base_url=url or None,
-        max_retries=max_retries,
-        timeout=_TIMEOUT_SECONDS,
-    )
 
 
 def run_batches(

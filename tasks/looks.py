@@ -42,10 +42,10 @@ def log_look(
         flow_run_id=flow_run_id,
         role=contestant.role,
         adapter_digest=contestant.adapter_digest,
-        base_model=contestant.base_model.id,
+        base_model=contestant.name,
         rows_digest=golden.rows_digest,
     )
-    model = (contestant.adapter_digest or contestant.base_model.digest)[:12]
+    model = contestant.digest[:12]
     folder = _folder(golden.model, golden.name, golden.version)
     key = f"{folder}{look.date.strftime('%Y%m%dT%H%M%S.%fZ')}-{model}.json"
     store.put_bytes(key, look.model_dump_json(indent=1).encode(), if_absent=True)

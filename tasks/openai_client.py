@@ -82,10 +82,10 @@ def make_client(
     if not key and not url:
         raise ConfigError(
             "An API in OpenAI's form is asked for, and neither OPENAI_API_KEY nor OPENAI_BASE_URL "
-            "nor train.hosted.base_url is set. Set the key in the environment of the worker."
+            "nor a base_url in the config is set. Set the key in the environment of the worker."
         )
     if url and not url.startswith(("https://", "http://")):
-        raise ConfigError(f"train.hosted.base_url or OPENAI_BASE_URL: {url!r} is not an HTTP URL.")
+        raise ConfigError(f"base_url or OPENAI_BASE_URL: {url!r} is not an HTTP URL.")
     return openai.OpenAI(
         api_key=key or _NO_KEY,
         base_url=url or OPENAI_URL,
@@ -129,7 +129,7 @@ def _refusal(what: str, error: openai.APIStatusError, client: openai.OpenAI) -> 
     advice = {
         401: "Check OPENAI_API_KEY.",
         403: "Check that the key's project may fine-tune and use this model.",
-        404: "Check train.hosted.base_url and train.hosted.model, and that the key is of the "
+        404: "Check base_url and the model in the config, and that the key is of the "
         "project that owns the job.",
     }
     if error.status_code in advice:

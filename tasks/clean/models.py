@@ -85,7 +85,7 @@ def _answer_loss(base_model: BaseModelRef) -> AnswerLoss:
 
 
 def _judge(config: CleanConfig, store: Store) -> Judge:
-    from tasks.batches import make_client
+    from tasks.anthropic_client import make_client
     from tasks.clean.judge import judge_findings
 
     client = make_client(os.environ)

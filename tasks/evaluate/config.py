@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.artifacts import Record
+from tasks.artifacts import Record, ReferenceModel
 from tasks.embeddings import EmbeddingConfig
 
 MetricName = Literal[
@@ -68,6 +68,18 @@ class FewShotConfig(Record):
     )
 
 
+class GeneralConfig(Record):
+    """General instructions, plain text and questions: has the fine-tune forgotten anything?"""
+
+    enabled: bool = Field(True, description="Measure what a model can do beside its task.")
+    max_held_out: int = Field(
+        200,
+        ge=0,
+        description="General instructions of the data's test split at most, beside those that "
+        "ship.",
+    )
+
+
 class JudgeConfig(Record):
     """A language model that grades each answer from 1 to 5 against the reference."""
 
@@ -107,6 +119,12 @@ class EvaluateConfig(Record):
     decoding: DecodingConfig = Field(DecodingConfig(), description="How answers are generated.")
     few_shot: FewShotConfig = Field(
         FewShotConfig(), description="The base model with examples in its prompt."
+    )
+    reference: ReferenceModel | None = Field(
+        None, description="A model behind an API to compare with; None: none."
+    )
+    general: GeneralConfig = Field(
+        GeneralConfig(), description="What a model can do beside its task."
     )
     judge: JudgeConfig = Field(JudgeConfig(), description="The language model that grades.")
     metrics: tuple[MetricName, ...] | None = Field(

@@ -38,7 +38,7 @@ def generate(
     set_seed(0)
     tokenizer = load_tokenizer(base_model)
     stops = {tokenizer.eos_token_id, *stop_ids(base_model)} - {None}
-    model = _load(base_model, adapter, config)
+    model = load(base_model, adapter, config)
     room = _room(model, config)
     asked = [_with_shots(e, (shots or {}).get(e.id, ()), tokenizer, room) for e in examples]
     prompts = [_prompt(e, tokenizer) for e in asked]
@@ -73,7 +73,8 @@ def generate(
     return answers, sum(a.num_tokens for a in answers) / seconds
 
 
-def _load(base_model: BaseModelRef, adapter: Path | None, config: DecodingConfig) -> Any:
+def load(base_model: BaseModelRef, adapter: Path | None, config: DecodingConfig) -> Any:
+    """The model to evaluate, on the GPU where there is one."""
     dtype = getattr(torch, native_dtype() if config.dtype == "auto" else config.dtype)
     model = load_contestant(base_model, adapter, dtype)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

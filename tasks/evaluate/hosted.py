@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,11 @@ class AnswerFailure:
     detail: str
 
 
+# Asks one prompt; an exception is returned where the API did not answer, after retries, and raised
+# where it never will.
+Ask = Callable[[Prompt], HostedAnswer | AnswerFailure | Exception]
+
+
 class _Said(BaseModel):
     content: str | None = None
     refusal: str | None = None
@@ -71,9 +76,7 @@ class _Completion(BaseModel):
     usage: _Usage
 
 
-def answer_hosted(
-    examples: Sequence[Example], model_id: str, client: openai.OpenAI, max_tokens: int
-) -> tuple[list[Answer], float]:
+def answer_hosted(examples: Sequence[Example], name: str, ask: Ask) -> tuple[list[Answer], float]:
     """The answers in the order of ``examples``, and the tokens generated per second.
 
     A refusal, or a call in place of an answer, is an empty answer. Raises ConnectionError when the
@@ -81,13 +84,13 @@ def answer_hosted(
     """
     prompts = [[api_message(m) for m in example.messages[:-1]] for example in examples]
     started = time.monotonic()
-    given = hosted_answers(prompts, model_id, client, max_tokens)
+    given = hosted_answers(prompts, ask)
     seconds = time.monotonic() - started
     failed = [a for a in given if isinstance(a, AnswerFailure)]
     lost = [failure for failure in failed if failure.reason in _OUTAGES]
     if lost:
         raise ConnectionError(
-            f"{len(lost)} of {len(given)} prompts got no answer of {model_id}: {lost[0].detail}"
+            f"{len(lost)} of {len(given)} prompts got no answer of {name}: {lost[0].detail}"
         )
     for failure in failed:
         logger.warning("generate: %s: %s", failure.reason, failure.detail)
@@ -109,19 +112,15 @@ def _as_answer(example: Example, given: HostedAnswer | AnswerFailure) -> Answer:
 
 
 def hosted_answers(
-    prompts: Sequence[Prompt],
-    model_id: str,
-    client: openai.OpenAI,
-    max_tokens: int,
-    concurrency: int = 8,
+    prompts: Sequence[Prompt], ask: Ask, concurrency: int = 8
 ) -> list[HostedAnswer | AnswerFailure]:
     """An answer or a failure for each prompt, in order, ``concurrency`` at a time.
 
     Raises ConfigError at once when the key, the account, the address or the model is refused, and
-    openai.APIError when every prompt failed for want of an answer of the API.
+    the API's own error when every prompt failed for want of an answer of the API.
     """
     with ThreadPoolExecutor(concurrency) as pool:
-        asked = list(pool.map(lambda p: _ask(p, model_id, client, max_tokens), prompts))
+        asked = list(pool.map(ask, prompts))
     lost = [result for result in asked if isinstance(result, Exception)]
     if lost and len(lost) == len(asked):
         raise lost[0]
@@ -131,30 +130,33 @@ def hosted_answers(
     ]
 
 
-def _ask(
-    prompt: Prompt, model_id: str, client: openai.OpenAI, max_tokens: int
-) -> HostedAnswer | AnswerFailure | openai.APIError:
+def ask_chat(model_id: str, client: openai.OpenAI, max_tokens: int) -> Ask:
+    """What asks a model behind an API in OpenAI's form."""
     import openai
 
     what = f"the answer of {model_id}"
-    try:
-        with told(what, client):
-            raw = client.chat.completions.with_raw_response.create(
-                model=model_id,
-                messages=list(prompt),  # type: ignore[arg-type]
-                temperature=0,
-                seed=_SEED,
-                max_tokens=max_tokens,
-            )
-        return _answer(read(raw, _Completion, what))
-    except ConfigError:
-        raise
-    except TrainingError as error:
-        return AnswerFailure("invalid_request", str(error))
-    except HostedError as error:
-        return AnswerFailure("malformed", str(error))
-    except openai.APIError as error:
-        return error
+
+    def ask(prompt: Prompt) -> HostedAnswer | AnswerFailure | Exception:
+        try:
+            with told(what, client):
+                raw = client.chat.completions.with_raw_response.create(
+                    model=model_id,
+                    messages=list(prompt),  # type: ignore[arg-type]
+                    temperature=0,
+                    seed=_SEED,
+                    max_tokens=max_tokens,
+                )
+            return _answer(read(raw, _Completion, what))
+        except ConfigError:
+            raise
+        except TrainingError as error:
+            return AnswerFailure("invalid_request", str(error))
+        except HostedError as error:
+            return AnswerFailure("malformed", str(error))
+        except openai.APIError as error:
+            return error
+
+    return ask
 
 
 def _answer(completion: _Completion) -> HostedAnswer | AnswerFailure:

@@ -21,15 +21,14 @@ import numpy as np
 from anthropic.types import ToolChoiceToolParam, ToolParam, UserMessageParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.anthropic_client import sampling
 from tasks.artifacts import Record
 from tasks.errors import DataError
 from tasks.evaluate.config import JudgeConfig
 from tasks.scores import MetricScores
 
 METRIC = "judge"
-_TIMEOUT_SECONDS = 60.0
 _TOOL_NAME = "record_judgement"
-_API_VERSION_WITH_TEMPERATURE = "2023-06-01"
 
 _SYSTEM = """\
 You grade the answer of a language model against a reference, from 1 to 5:
@@ -113,19 +112,6 @@ class _JudgementError(Exception):
     """The judge answered, but not with a judgement."""
 
 
-def make_client(environ: Mapping[str, str], config: JudgeConfig) -> anthropic.Anthropic:
-    """A client that retries throttling, server errors and lost connections, as told by the server.
-
-    A base URL without a key is a gateway that holds the key itself, or a stand-in.
-    """
-    return anthropic.Anthropic(
-        api_key=environ.get("ANTHROPIC_API_KEY") or "none",
-        base_url=environ.get("ANTHROPIC_BASE_URL") or None,
-        max_retries=config.max_retries,
-        timeout=_TIMEOUT_SECONDS,
-    )
-
-
 def judge_answers(
     rows: Sequence[JudgedRow], config: JudgeConfig, client: anthropic.Anthropic
 ) -> JudgeResult:
@@ -194,19 +180,9 @@ def _judge(row: JudgedRow, config: JudgeConfig, client: anthropic.Anthropic) -> 
         messages=[UserMessageParam(role="user", content=data)],
         tools=[_tool()],
         tool_choice=ToolChoiceToolParam(type="tool", name=_TOOL_NAME),
-        **_sampling(config),
+        **sampling(config.temperature),
     )
     return _read(response.text()).score
-
-
-def _sampling(config: JudgeConfig) -> dict[str, Any]:
-    if config.temperature is None:
-        return {}
-    # The client knows no temperature any more, and the API version it sends by default refuses one.
-    return {
-        "extra_headers": {"anthropic-version": _API_VERSION_WITH_TEMPERATURE},
-        "extra_body": {"temperature": config.temperature},
-    }
 
 
 def _tool() -> ToolParam:

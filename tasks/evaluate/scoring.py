@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tasks.anthropic_client import make_client
 from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
@@ -23,8 +24,8 @@ LATENCY = "latency_p50_ms"
 
 def score(
     answers: Sequence[Answer], config: EvaluateConfig, task: TaskConfig
-) -> tuple[dict[str, MetricScores], str]:
-    """Every metric's statistics by name, and what became of the judge."""
+) -> tuple[dict[str, MetricScores], dict[str, str]]:
+    """Every metric's statistics by name, and why those that lack were not measured."""
     predictions = [a.answer for a in answers]
     references = [a.reference for a in answers]
     scores = {
@@ -40,7 +41,7 @@ def score(
     scores |= behaviour(answers)
     scores |= _latency(answers)
     graded, status = _judge(answers, config)
-    return scores | graded, status
+    return scores | graded, {} if graded else {judge.METRIC: status}
 
 
 def summarise(scores: dict[str, MetricScores], config: EvaluateConfig) -> dict[str, Score]:
@@ -69,7 +70,7 @@ def _judge(
     if state != "run":
         return {}, state
     rows = [judge.JudgedRow(a.id, a.prompt, a.reference, a.answer) for a in answers]
-    with judge.make_client(os.environ, config.judge) as client:
+    with make_client(os.environ, config.judge.max_retries) as client:
         result = judge.judge_answers(rows, config.judge, client)
     for identity, reason in result.failures.items():
         logger.warning("judge: no grade for %s: %s", identity[:12], reason)

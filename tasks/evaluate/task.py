@@ -1,15 +1,12 @@
-"""The stages ``generate`` and ``evaluate`` as Prefect sees them, once a contestant."""
+"""The stages of an evaluation as Prefect sees them; most run once a contestant."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect.runtime import flow_run
 
@@ -18,22 +15,22 @@ from tasks.artifacts import (
     CleanDataset,
     Contestant,
     EvalReport,
+    GeneralScores,
+    GeneralSuite,
     GoldenSet,
     ShotSet,
     TaskConfig,
 )
-from tasks.evaluate.answers import Answer
-from tasks.evaluate.config import DecodingConfig, EvaluateConfig, FewShotConfig
-from tasks.evaluate.shots import Shots, choose, usable
-from tasks.example import Example, from_table, to_table
+from tasks.evaluate import general, stored
+from tasks.evaluate.answering import answer, score_general
+from tasks.evaluate.config import DecodingConfig, EvaluateConfig, FewShotConfig, GeneralConfig
+from tasks.evaluate.shots import choose, usable
+from tasks.example import Example
 from tasks.looks import log_look
-from tasks.objects import Store, open_store
-from tasks.openai_client import load_hosted, make_client
-from tasks.scores import to_columns
+from tasks.objects import open_store
+from tasks.scores import from_columns, to_columns
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
-
-_SHOTS = pa.schema([("id", pa.string()), ("examples", pa.list_(pa.string()))])
 
 
 def _role(arguments: Mapping[str, Any]) -> str:
@@ -52,16 +49,17 @@ def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig
     from tasks.embeddings import embed  # torch
 
     store = open_store()
-    questions = _examples(fetch(store, golden.uri, golden.digest))
     pool: list[Example] = []
     if config.num_examples:
-        table = pq.read_table(fetch(store, dataset.uri, dataset.digest) / "examples.parquet")
-        pool = usable(from_table(table.filter(pc.field("split") == "train")), config.max_pool)
+        pool = usable(stored.rows_by_split(store, dataset, "train"), config.max_pool)
     chosen = choose(
-        questions, pool, config.num_examples, lambda texts: embed(texts, config.embedding)
+        stored.golden_rows(store, golden),
+        pool,
+        config.num_examples,
+        lambda texts: embed(texts, config.embedding),
     )
     with scratch() as folder:
-        _write_shots(chosen, folder)
+        stored.write_shots(chosen, folder)
         uri, digest = commit(store, "shots", folder)
     return ShotSet(
         uri=uri,
@@ -69,6 +67,30 @@ def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig
         num_in=len(pool),
         num_out=len({example.id for shots in chosen for example in shots.examples}),
         num_examples=max((len(shots.examples) for shots in chosen), default=0),
+    )
+
+
+@stage("collect_general", timeout_seconds=1800)
+def collect_general(dataset: CleanDataset, config: GeneralConfig) -> GeneralSuite:
+    """Collect what is asked beside the task: nothing of it stands in the training data."""
+    store = open_store()
+    suite: list[general.Item] = []
+    num_left_out = 0
+    if config.enabled:
+        held_out = stored.rows_by_split(store, dataset, "test")
+        trained = stored.rows_by_split(store, dataset, "train", "validation")
+        suite, num_left_out = general.collect(
+            general.shipped(), held_out, trained, config.max_held_out
+        )
+    with scratch() as folder:
+        pq.write_table(general.to_table(suite), folder / "suite.parquet")
+        uri, digest = commit(store, "general", folder)
+    return GeneralSuite(
+        uri=uri,
+        digest=digest,
+        num_in=len(suite) + num_left_out,
+        num_out=len(suite),
+        num_left_out=num_left_out,
     )
 
 
@@ -81,15 +103,13 @@ def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig
 def generate_answers(contestant: Contestant, golden: GoldenSet, config: DecodingConfig) -> Answers:
     """Let a contestant answer the golden rows; the look at them is logged."""
     store = open_store()
-    rows = _examples(fetch(store, golden.uri, golden.digest))
-    adapter = _adapter_folder(store, contestant)
-    shots = _read_shots(store, contestant.shots)
+    rows = stored.golden_rows(store, golden)
+    adapter = stored.adapter_folder(store, contestant)
+    shots = stored.read_shots(store, contestant.shots)
     log_look(store, golden, contestant, flow_run.get_id())
-    answers, tokens_per_second = _answers(rows, contestant, adapter, config, shots)
+    answers, tokens_per_second = answer(rows, contestant, adapter, config, shots)
     with scratch() as folder:
-        pq.write_table(
-            pa.Table.from_pylist([asdict(a) for a in answers]), folder / "answers.parquet"
-        )
+        stored.write_answers(answers, folder)
         uri, digest = commit(store, "answers", folder)
     return Answers(
         uri=uri,
@@ -102,6 +122,35 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
 
 
 @stage(
+    "measure_general",
+    timeout_seconds=4 * 3600,
+    libraries=("torch", "transformers", "peft"),
+    subject=_role,
+)
+def measure_general(
+    contestant: Contestant, suite: GeneralSuite, config: DecodingConfig
+) -> GeneralScores:
+    """Measure what a model can do beside its task, by how likely it finds what stands there."""
+    store = open_store()
+    table = pq.read_table(fetch(store, suite.uri, suite.digest) / "suite.parquet")
+    items = general.from_table(table)
+    scores, unmeasured = score_general(
+        items, contestant, stored.adapter_folder(store, contestant), config
+    )
+    with scratch() as folder:
+        pq.write_table(to_columns([i.id for i in items], scores), folder / "scores.parquet")
+        uri, digest = commit(store, "general-scores", folder)
+    return GeneralScores(
+        uri=uri,
+        digest=digest,
+        num_in=len(items),
+        num_out=0 if unmeasured else len(items),
+        adapter_digest=contestant.adapter_digest,
+        unmeasured=unmeasured,
+    )
+
+
+@stage(
     "evaluate",
     timeout_seconds=4 * 3600,
     libraries=("evaluate", "rouge-score", "sacrebleu", "scikit-learn", "scipy", "anthropic"),
@@ -109,17 +158,30 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
     depends=_judge_state,
 )
 def evaluate(
-    contestant: Contestant, answers: Answers, config: EvaluateConfig, task: TaskConfig
+    contestant: Contestant,
+    answers: Answers,
+    beside: GeneralScores,
+    config: EvaluateConfig,
+    task: TaskConfig,
 ) -> EvalReport:
-    """Score a contestant's answers: each metric with its interval, the judge where configured."""
+    """Score a contestant's answers: each metric with its interval, the judge where configured.
+
+    The scores ``beside`` the task join them.
+    """
     from tasks.evaluate.scoring import score, summarise
 
     store = open_store()
-    table = pq.read_table(fetch(store, answers.uri, answers.digest) / "answers.parquet")
-    given = [Answer(**row) for row in table.to_pylist()]
-    scores, judge = score(given, config, task)
+    given = stored.read_answers(store, answers)
+    golden_ids = tuple(a.id for a in given)
+    scores, unmeasured = score(given, config, task)
+    scores = {name: replace(s, ids=s.ids or golden_ids) for name, s in scores.items()}
+    known = pq.read_table(fetch(store, beside.uri, beside.digest) / "scores.parquet")
+    other_ids, other_scores = from_columns(known)
+    scores |= other_scores
+    if beside.unmeasured:
+        unmeasured |= dict.fromkeys(general.METRICS, beside.unmeasured)
     with scratch() as folder:
-        pq.write_table(to_columns([a.id for a in given], scores), folder / "scores.parquet")
+        pq.write_table(to_columns([*golden_ids, *other_ids], scores), folder / "scores.parquet")
         uri, digest = commit(store, "evaluate", folder)
     return EvalReport(
         uri=uri,
@@ -129,50 +191,5 @@ def evaluate(
         answers=answers,
         adapter_digest=contestant.adapter_digest,
         metrics=summarise(scores, config),
-        judge=judge,
+        unmeasured=unmeasured,
     )
-
-
-def _examples(folder: Path) -> list[Example]:
-    return from_table(pq.read_table(folder / "examples.parquet"))
-
-
-def _write_shots(chosen: list[Shots], folder: Path) -> None:
-    distinct = {example.id: example for shots in chosen for example in shots.examples}
-    pq.write_table(to_table(distinct.values()), folder / "examples.parquet")
-    named = [{"id": shots.id, "examples": [e.id for e in shots.examples]} for shots in chosen]
-    pq.write_table(pa.Table.from_pylist(named, schema=_SHOTS), folder / "shots.parquet")
-
-
-def _read_shots(store: Store, shots: ShotSet | None) -> dict[str, list[Example]] | None:
-    if shots is None:
-        return None
-    folder = fetch(store, shots.uri, shots.digest)
-    known = {example.id: example for example in _examples(folder)}
-    named = pq.read_table(folder / "shots.parquet").to_pylist()
-    return {row["id"]: [known[identity] for identity in row["examples"]] for row in named}
-
-
-def _answers(
-    rows: list[Example],
-    contestant: Contestant,
-    folder: Path | None,
-    config: DecodingConfig,
-    shots: Mapping[str, Sequence[Example]] | None,
-) -> tuple[list[Answer], float]:
-    """By the model's weights, or by the API that keeps them; and the tokens a second."""
-    hosted = load_hosted(folder) if folder is not None else None
-    if hosted is not None:
-        from tasks.evaluate.hosted import answer_hosted
-
-        with make_client(hosted.base_url, os.environ) as client:
-            return answer_hosted(rows, hosted.model_id, client, config.max_new_tokens)
-    from tasks.evaluate.generate import generate  # torch, only where weights are run
-
-    return generate(rows, contestant.base_model, folder, config, shots)
-
-
-def _adapter_folder(store: Store, contestant: Contestant) -> Path | None:
-    if contestant.adapter_uri is None or contestant.adapter_artifact_digest is None:
-        return None
-    return fetch(store, contestant.adapter_uri, contestant.adapter_artifact_digest)

@@ -19,7 +19,7 @@ class RuleConfig(Record):
     metric: str = Field(
         min_length=1,
         description="Name of the metric; 'primary': the one of gate.primary; 'others': every other "
-        "metric that no rule names, but for times and lengths.",
+        "metric of the task that no rule names, but for times and lengths.",
     )
     against: Literal["production", "base", "base_few_shot", "champion"] = Field(
         "production",
@@ -34,6 +34,11 @@ class RuleConfig(Record):
     direction: Literal["higher", "lower"] | None = Field(
         None, description="Which way is better; None: as the metric itself has it."
     )
+    required: bool = Field(
+        True,
+        description="Where the metric could not be measured, as without a judge: True, the rule is "
+        "inconclusive; False, it is passed over, which the decision says.",
+    )
     min_n: int | None = Field(
         None, ge=2, description="Answers below which the rule cannot pass; None: gate.min_n."
     )
@@ -46,7 +51,12 @@ DEFAULT_RULES = (
     RuleConfig(metric=PRIMARY, against="production", kind="superiority"),
     RuleConfig(metric=PRIMARY, against="base_few_shot", kind="superiority"),
     RuleConfig(metric=OTHERS, against="production", kind="non_inferiority", margin=0.05),
-    RuleConfig(metric=JUDGE, against="production", kind="non_inferiority", margin=0.1),
+    RuleConfig(
+        metric=JUDGE, against="production", kind="non_inferiority", margin=0.1, required=False
+    ),
+    RuleConfig(
+        metric="general_loss", against="base", kind="non_inferiority", margin=0.1, required=False
+    ),
 )
 
 
@@ -58,9 +68,6 @@ class GateConfig(Record):
     )
     rules: tuple[RuleConfig, ...] = Field(
         DEFAULT_RULES, min_length=1, description="What must be shown; every rule must pass."
-    )
-    judge: Literal["required", "if_run", "ignore"] = Field(
-        "if_run", description="Whether rules about the judge's grades count, and must be decided."
     )
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="Level of the intervals of superiority rules."

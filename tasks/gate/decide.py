@@ -8,18 +8,17 @@ inconclusive, says what would settle it, and leaves production as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.artifacts import MetricDifference, Outcome, Role
+from tasks.artifacts import MetricDifference, Outcome
 from tasks.gate import wording
-from tasks.gate.config import JUDGE, GateConfig
+from tasks.gate.config import GateConfig
 from tasks.gate.rules import (
     Contestants,
     Rule,
     check_same_rows,
-    compared_with,
     on_common_rows,
     production,
     rules_for,
@@ -81,19 +80,17 @@ def decide(contestants: Contestants, config: GateConfig) -> Verdict:
         return Verdict("no_change", same, [same], [], [])
     for other in contestants.values():
         check_same_rows(candidate, other)
-    compared = [_compare(rule, contestants, config) for rule in rules_for(contestants, config)]
+    claims, unmeasured = rules_for(contestants, config)
+    compared = [_compare(rule, contestants, config) for rule in claims]
     adjusted = holm({c.rule: c.p_value.value for c in compared if c.p_value is not None})
     differences = [_record(c, adjusted, config) for c in compared]
-    reasons = [wording.reason(d) for d in differences]
     verdicts: list[Finding] = [d.verdict for d in differences]
-    unjudged = _judge_not_run(contestants, config)
-    if unjudged:
-        reasons.append(unjudged)
-        verdicts.append("inconclusive" if config.judge == "required" else "passed")
+    needed = [u for u in unmeasured if u.rule.required]
+    verdicts += ["inconclusive"] * len(needed)
     outcome = _outcome(verdicts)
+    reasons = [*map(wording.reason, differences), *map(wording.unmeasured, unmeasured)]
     settling = [wording.settling(d) for d in differences if d.verdict == "inconclusive"]
-    if unjudged and config.judge == "required":
-        settling.append(wording.judge_needed())
+    settling += map(wording.needed, needed)
     sentence = wording.sentence(outcome, differences, config.primary, reasons)
     return Verdict(outcome, sentence, reasons, settling, differences)
 
@@ -183,23 +180,3 @@ def _outcome(verdicts: Iterable[Finding]) -> Outcome:
     if "failed" in seen:
         return "blocked"
     return "inconclusive" if "inconclusive" in seen else "promoted"
-
-
-def _judge_not_run(contestants: Contestants, config: GateConfig) -> str | None:
-    """Why the grades are not compared, where a rule asks for them."""
-    if config.judge == "ignore" or all(rule.metric != JUDGE for rule in config.rules):
-        return None
-    compared = _judged_roles(contestants, config)
-    causes = {r: contestants[r].judge for r in compared if contestants[r].judge != "run"}
-    if not causes:
-        return None
-    return wording.judge_not_run(causes, len(compared), required=config.judge == "required")
-
-
-def _judged_roles(contestants: Contestants, config: GateConfig) -> Sequence[Role]:
-    roles: list[Role] = ["candidate"]
-    for rule in config.rules:
-        against = compared_with(rule, contestants)
-        if rule.metric == JUDGE and against in contestants:
-            roles.append(against)
-    return list(dict.fromkeys(roles))

@@ -12,8 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from tasks.artifacts import EvalReport, Role
+from tasks.errors import DataError
 from tasks.gate.config import GateConfig
 from tasks.gate.decide import Verdict, decide
 from tasks.gate.rules import ContestantScores, production
@@ -44,10 +46,16 @@ def write(
 
 
 def read_inputs(folder: Path) -> tuple[dict[Role, EvalReport], GateConfig]:
-    """What ``write`` wrote of the inputs."""
+    """What ``write`` wrote of the inputs; raises DataError for what another version wrote."""
     inputs = json.loads((folder / INPUTS).read_text())
-    reports = {role: EvalReport.model_validate(r) for role, r in inputs["reports"].items()}
-    return reports, GateConfig.model_validate(inputs["config"])
+    try:
+        reports = {role: EvalReport.model_validate(r) for role, r in inputs["reports"].items()}
+        return reports, GateConfig.model_validate(inputs["config"])
+    except ValidationError as error:
+        raise DataError(
+            f"The decision's {INPUTS} was written by a version of Retune with other fields; replay "
+            f"it with that version: {error}"
+        ) from error
 
 
 def as_text(verdict: Verdict, serving: Role) -> str:
@@ -62,4 +70,4 @@ def as_text(verdict: Verdict, serving: Role) -> str:
 def _scores(store: Store, role: Role, report: EvalReport) -> ContestantScores:
     table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
     ids, scores = from_columns(table)
-    return ContestantScores(role, report.adapter_digest, scores, ids, report.judge)
+    return ContestantScores(role, report.adapter_digest, scores, ids, report.unmeasured)

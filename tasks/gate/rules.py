@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tasks.artifacts import Role
@@ -20,14 +20,14 @@ class ContestantScores:
 
     ``ids`` are the golden rows in the order of the metrics' statistics; a metric that measured only
     some of them, as the judge may, carries its own ids, and is compared on the rows that both
-    contestants have. ``judge`` is "run", or why the judge did not run.
+    contestants have. ``unmeasured`` says of metrics that were not measured why.
     """
 
     role: Role
     adapter_digest: str | None
     scores: Mapping[str, MetricScores]
     ids: tuple[str, ...]
-    judge: str = "not configured"
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 Contestants = Mapping[Role, ContestantScores]
@@ -43,6 +43,15 @@ class Rule:
     margin: float
     direction: Literal["higher", "lower"] | None
     min_n: int
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A claim without figures: why, by the side that lacks them."""
+
+    rule: Rule
+    causes: Mapping[Role, str]
 
 
 def production(contestants: Contestants) -> Role:
@@ -55,19 +64,26 @@ def compared_with(rule: RuleConfig, contestants: Contestants) -> Role:
     return production(contestants) if rule.against == "production" else rule.against
 
 
-def rules_for(contestants: Contestants, config: GateConfig) -> list[Rule]:
-    """Every claim to be decided, in the config's order, each once.
+def rules_for(contestants: Contestants, config: GateConfig) -> tuple[list[Rule], list[Unmeasured]]:
+    """Every claim to be decided, in the config's order, each once; and those that cannot be.
 
-    A rule against the champion says nothing while there is none. Rules about the judge's grades are
-    left out where the judge is ignored or has not graded both.
+    A rule against the champion says nothing while there is none.
 
     Raises:
-        ConfigError: a rule names a contestant that was not evaluated.
+        ConfigError: a rule names a contestant that was not evaluated, or a metric that no
+            contestant knows.
     """
     found = dict.fromkeys(
         rule for given in config.rules for rule in _expanded(given, contestants, config)
     )
-    return list(found)
+    claims, unmeasured = [], []
+    for rule in found:
+        causes = _causes(rule, contestants)
+        if causes:
+            unmeasured.append(Unmeasured(rule, causes))
+        else:
+            claims.append(rule)
+    return claims, unmeasured
 
 
 def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -> Iterator[Rule]:
@@ -81,8 +97,6 @@ def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -
             "evaluate), or take the rule out."
         )
     for metric in _metrics(given, contestants, config):
-        if metric == JUDGE and not is_judged(contestants, against, config):
-            continue
         yield Rule(
             metric=metric,
             against=against,
@@ -90,6 +104,7 @@ def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -
             margin=given.margin,
             direction=given.direction,
             min_n=given.min_n or config.min_n,
+            required=given.required,
         )
 
 
@@ -99,15 +114,30 @@ def _metrics(given: RuleConfig, contestants: Contestants, config: GateConfig) ->
     if given.metric != OTHERS:
         return [given.metric]
     named = {rule.metric for rule in config.rules} | {config.primary, JUDGE}
-    # What is too slow or too long is for a rule of its own, which says what is too much.
     measured = contestants["candidate"].scores
-    return [m for m in measured if m not in named and not m.endswith("_ms") and m[:4] != "num_"]
+    return [m for m in measured if m not in named and not _needs_own_rule(m)]
 
 
-def is_judged(contestants: Contestants, against: Role, config: GateConfig) -> bool:
-    """Whether the judge graded both, and its grades count."""
-    both = (contestants["candidate"], contestants[against])
-    return config.judge != "ignore" and all(c.judge == "run" for c in both)
+def _needs_own_rule(metric: str) -> bool:
+    """What is too slow, too long or too much forgotten is for a rule of its own to say."""
+    return metric.endswith("_ms") or metric.startswith(("num_", "general_"))
+
+
+def _causes(rule: Rule, contestants: Contestants) -> dict[Role, str]:
+    """Why a rule's metric was not measured, for those of its two sides that lack it."""
+    causes: dict[Role, str] = {}
+    sides: tuple[Role, Role] = ("candidate", rule.against)
+    for role in sides:
+        contestant = contestants[role]
+        if rule.metric in contestant.scores:
+            continue
+        if rule.metric not in contestant.unmeasured:
+            raise ConfigError(
+                f"the gate needs the metric {rule.metric!r}, which was not measured for the "
+                f"{role}; available: {', '.join(sorted(contestant.scores))}"
+            )
+        causes[role] = contestant.unmeasured[rule.metric]
+    return causes
 
 
 def check_same_rows(candidate: ContestantScores, other: ContestantScores) -> None:
@@ -137,11 +167,6 @@ def on_common_rows(
 
 
 def _measured(contestant: ContestantScores, rule: Rule) -> MetricScores:
-    if rule.metric not in contestant.scores:
-        raise ConfigError(
-            f"the gate needs the metric {rule.metric!r}, which was not measured for the "
-            f"{contestant.role}; available: {', '.join(sorted(contestant.scores))}"
-        )
     scores = contestant.scores[rule.metric]
     if rule.direction is None:
         return scores

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tasks.artifacts import MetricDifference, Outcome, Role
-from tasks.gate.config import JUDGE
+from tasks.gate.rules import Unmeasured
 
 NAMES: Mapping[Role, str] = {
     "base": "the base model",
@@ -74,17 +74,19 @@ def settling(d: MetricDifference) -> str:
     return f"{against}: with n={d.n} {missed}; {more}."
 
 
-def judge_not_run(causes: Mapping[Role, str], num_compared: int, *, required: bool) -> str:
-    """Why the judge's grades were not compared, and what follows."""
+def unmeasured(claim: Unmeasured) -> str:
+    """Why a rule has no figures, and what follows."""
+    rule, causes = claim.rule, claim.causes
     reasons = list(dict.fromkeys(causes.values()))
-    alike = len(causes) == num_compared and len(reasons) == 1
+    alike = len(causes) == len({"candidate", rule.against}) and len(reasons) == 1
     why = reasons[0] if alike else "; ".join(f"{role}: {cause}" for role, cause in causes.items())
-    follows = "the gate requires it" if required else "decided without it"
-    return f"{JUDGE}: not run ({why}), {follows}."
+    follows = "its rule requires it" if rule.required else "decided without it"
+    return f"{rule.metric}: not measured ({why}), {follows}."
 
 
-def judge_needed() -> str:
-    return "The judge's grades: let the judge run, or set gate.judge to if_run."
+def needed(claim: Unmeasured) -> str:
+    """What would settle a rule without figures."""
+    return f"{claim.rule.metric}: let it be measured, or set required: false in its rule."
 
 
 def sentence(

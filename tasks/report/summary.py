@@ -191,7 +191,7 @@ def _cautions(records: RunRecords) -> dict[str, str]:
 
 
 def _judge(reports: Mapping[Role, EvalReport]) -> str:
-    return reports["candidate"].judge
+    return reports["candidate"].unmeasured.get("judge", "run")
 
 
 def _overhead(info: RunInfo) -> float:

@@ -13,8 +13,8 @@ import os
 import pyarrow.parquet as pq
 from prefect.artifacts import create_markdown_artifact
 
+from tasks.anthropic_client import make_client
 from tasks.artifacts import CleanDataset, GoldenSet, SyntheticSet, TaskConfig
-from tasks.batches import make_client
 from tasks.example import from_table
 from tasks.objects import open_store
 from tasks.stage import stage

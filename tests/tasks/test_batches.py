@@ -16,8 +16,9 @@ from typing import Any
 import anthropic
 import pytest
 
+from tasks.anthropic_client import make_client
 from tasks.batch_api import BatchError, Failure, Reply, Usage
-from tasks.batches import BatchConfig, BatchOutcome, BatchRequest, make_client, run_batches
+from tasks.batches import BatchConfig, BatchOutcome, BatchRequest, run_batches
 from tasks.errors import ConfigError, StorageError, is_transient
 from tasks.objects import LocalStore, Store
 from tests import messages_api as stub
@@ -439,7 +440,8 @@ def test_killed_again_and_again_it_still_ends(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from tasks.batches import BatchConfig, BatchRequest, make_client, run_batches
+from tasks.anthropic_client import make_client
+from tasks.batches import BatchConfig, BatchRequest, run_batches
 from tasks.objects import LocalStore
 
 def request(word):

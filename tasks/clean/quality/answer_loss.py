@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.artifacts import BaseModelRef
-from tasks.clean.quality.perplexity import batches_of, load, surprise
+from tasks.clean.quality.perplexity import load
+from tasks.likelihood import continuation_surprise
 
 AnswerLoss = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float64]]
 
@@ -42,14 +43,8 @@ def answer_losses(
         tokenizer(answer, add_special_tokens=False)["input_ids"][:_MOST_ANSWER_TOKENS]
         for answer in answers
     ]
-    losses = np.full(len(asked), np.nan)
-    rows = [[*a, *b] if b else [] for a, b in zip(asked, said, strict=True)]
-    for batch in batches_of([len(row) for row in rows]):
-        total = surprise(
-            model, tokenizer.pad_token_id, [rows[i] for i in batch], [len(asked[i]) for i in batch]
-        )
-        losses[batch] = total / [len(said[i]) for i in batch]
-    return losses
+    total = continuation_surprise(model, tokenizer.pad_token_id, asked, said)
+    return np.asarray(total / [max(1, len(answer)) for answer in said])
 
 
 def _prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:

@@ -21,12 +21,12 @@ from tasks.base_model import load_model, load_tokenizer, native_dtype
 from tasks.clean.config import GibberishConfig, PerplexityConfig
 from tasks.clean.quality.gibberish import Strangeness
 from tasks.clean.rows import Finding
+from tasks.likelihood import batches_of, surprise
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[list[str]], Floats]
 
 _MOST_TOKENS = 512  # of a text; gibberish shows long before
-_BATCH_TOKENS = 2048  # in one batch with its padding: bounds the memory of the logits
 
 
 def perplexity(
@@ -90,40 +90,3 @@ def load(base: BaseModelRef) -> tuple[Any, Any]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_model(base, getattr(torch, native_dtype())).to(device).eval(), load_tokenizer(base)
-
-
-def batches_of(sizes: list[int]) -> list[list[int]]:
-    """Indices by length, so that little is padded; texts of less than two tokens left out."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(sizes)), key=lambda i: (sizes[i], i)):
-        if sizes[index] < 2:
-            continue
-        if batches and (len(batches[-1]) + 1) * sizes[index] <= _BATCH_TOKENS:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def surprise(
-    model: Any, pad: int, texts: list[list[int]], starts: list[int] | None = None
-) -> Floats:
-    """Negative log-likelihood of each text's tokens from its start, by default the second, in nats.
-
-    A start of zero counts as one: the first token is given no context to be judged by.
-    """
-    import torch
-
-    longest = max(map(len, texts))
-    ids = torch.tensor([text + [pad] * (longest - len(text)) for text in texts])
-    sizes = torch.tensor([len(text) for text in texts])
-    places = torch.arange(longest)[None, :]
-    mask = places < sizes[:, None]
-    judged = mask & (places >= torch.tensor(starts or [1] * len(texts))[:, None])
-    ids, mask, judged = (part.to(model.device) for part in (ids, mask, judged))
-    with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-    losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    ).view(len(texts), -1)
-    return np.asarray((losses * judged[:, 1:]).sum(1).double().cpu())

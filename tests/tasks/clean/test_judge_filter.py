@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.batches import make_client
+from tasks.anthropic_client import make_client
 from tasks.clean.config import JudgeFilterConfig
 from tasks.clean.judge import judge_findings
 from tasks.clean.rows import Finding, Rows

@@ -10,7 +10,13 @@ import openai
 import pytest
 
 from tasks.errors import ConfigError, is_transient
-from tasks.evaluate.hosted import AnswerFailure, HostedAnswer, answer_hosted, hosted_answers
+from tasks.evaluate.hosted import (
+    AnswerFailure,
+    HostedAnswer,
+    answer_hosted,
+    ask_chat,
+    hosted_answers,
+)
 from tasks.openai_client import make_client
 from tests.examples import make_example
 from tests.messages_api import LOST, Reply
@@ -55,7 +61,7 @@ def ask(
     ]
     environ = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": api.url}
     with make_client(None, environ, max_retries=retries) as client:
-        return hosted_answers(prompts, model, client, max_tokens=5, concurrency=4)
+        return hosted_answers(prompts, ask_chat(model, client, max_tokens=5), concurrency=4)
 
 
 def test_every_prompt_gets_its_own_answer_in_order(api: StubChat) -> None:
@@ -165,7 +171,7 @@ def test_nothing_asked_is_nothing_sent(api: StubChat) -> None:
 def answers_to(api: StubChat, *words: str) -> list[Any]:
     examples = [make_example(word, f"right {word}") for word in words]
     with make_client(None, {"OPENAI_API_KEY": "sk-chat", "OPENAI_BASE_URL": api.url}, 0) as client:
-        answers, speed = answer_hosted(examples, MODEL, client, max_tokens=5)
+        answers, speed = answer_hosted(examples, MODEL, ask_chat(MODEL, client, max_tokens=5))
     assert speed > 0
     assert [a.id for a in answers] == [e.id for e in examples]
     return answers

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from tasks.anthropic_client import make_client
 from tasks.errors import DataError
 from tasks.evaluate.config import JudgeConfig
 from tasks.evaluate.judge import (
     JudgedRow,
     JudgeResult,
     judge_answers,
-    make_client,
     metric_scores,
 )
 from tasks.intervals import interval
@@ -24,7 +24,7 @@ def judge(api: StubApi, *answers: str, **options: Any) -> JudgeResult:
     """Judges the answers, each under itself as id, tolerating failures unless told otherwise."""
     config = JudgeConfig.model_validate({"max_failed_share": 1, "max_retries": 2, **options})
     rows = [JudgedRow(answer, "a prompt", "a reference", answer) for answer in answers]
-    with make_client({"ANTHROPIC_BASE_URL": api.url}, config) as client:
+    with make_client({"ANTHROPIC_BASE_URL": api.url}, config.max_retries) as client:
         return judge_answers(rows, config, client)
 
 

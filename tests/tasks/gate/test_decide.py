@@ -40,7 +40,7 @@ def right(num_right: int, n: int = N, *, first: int = 0) -> MetricScores:
 
 
 def contestant(
-    *scores: MetricScores, digest: str | None = "c" * 64, judge: str = "not configured"
+    *scores: MetricScores, digest: str | None = "c" * 64, **unmeasured: str
 ) -> ContestantScores:
     n = max(len(s.stats) for s in scores)
     return ContestantScores(
@@ -48,7 +48,7 @@ def contestant(
         adapter_digest=digest,
         scores={s.metric: s for s in scores},
         ids=tuple(f"row-{i}" for i in range(n)),
-        judge=judge,
+        unmeasured={"judge": "not configured", "general_loss": "switched off", **unmeasured},
     )
 
 
@@ -258,7 +258,7 @@ def judged(
     """A contestant whose judge did not grade the first ``skip`` rows."""
     ids = tuple(f"row-{i}" for i in range(skip, N))
     judgements = metric("judge", np.asarray(grades)[skip:], ids=ids)
-    return contestant(scores, judgements, digest=digest, judge="run")
+    return contestant(scores, judgements, digest=digest)
 
 
 GRADES = np.tile([2.0, 3.0, 4.0, 5.0], N // 4)
@@ -268,16 +268,16 @@ GRADES = np.tile([2.0, 3.0, 4.0, 5.0], N // 4)
     ("grades", "expected"),
     [(GRADES, "promoted"), (GRADES - 0.5, "blocked"), (GRADES[::-1], "inconclusive")],
 )
-@pytest.mark.parametrize("mode", ["required", "if_run"])
+@pytest.mark.parametrize("required", [True, False])
 def test_the_judge_guards_over_the_rows_both_judged(
-    grades: ArrayLike, expected: str, mode: str
+    grades: ArrayLike, expected: str, required: bool
 ) -> None:
     verdict = decide(
         against(
             judged(right(150), grades, skip=2, digest="c"),
             judged(right(20), GRADES, skip=4, digest=None),
         ),
-        settings(JUDGED, judge=mode),
+        settings(JUDGED | {"required": required}),
     )
 
     assert verdict.outcome == expected
@@ -285,34 +285,74 @@ def test_the_judge_guards_over_the_rows_both_judged(
     assert verdict.differences[1].n == N - 4
 
 
-def test_the_judge_can_be_ignored() -> None:
+def test_without_a_rule_the_judge_says_nothing() -> None:
     verdict = decide(
         against(
             judged(right(150), GRADES - 1, skip=0, digest="c"),
             judged(right(20), GRADES, skip=0, digest=None),
         ),
-        settings(JUDGED, judge="ignore"),
+        settings(),
     )
 
     assert (verdict.outcome, len(verdict.reasons)) == ("promoted", 1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected", "num_reasons"),
-    [("required", "inconclusive", 2), ("if_run", "promoted", 2), ("ignore", "promoted", 1)],
-)
-def test_a_judge_that_did_not_run(mode: str, expected: str, num_reasons: int) -> None:
+@pytest.mark.parametrize(("required", "expected"), [(True, "inconclusive"), (False, "promoted")])
+def test_a_judge_that_did_not_run(required: bool, expected: str) -> None:
     verdict = decide(
         against(
             judged(right(150), GRADES, skip=0, digest="c"),
             contestant(right(20), digest=None, judge="failed: 9 of 200 judgements failed"),
         ),
-        settings(JUDGED, judge=mode),
+        settings(JUDGED | {"required": required}),
     )
 
-    assert (verdict.outcome, len(verdict.reasons)) == (expected, num_reasons)
-    if num_reasons == 2:
-        assert verdict.reasons[1].startswith("judge: not run (base: failed: 9 of 200")
+    assert verdict.outcome == expected
+    assert verdict.reasons[1].startswith("judge: not measured (base: failed: 9 of 200")
+    if required:
+        assert verdict.settling == [
+            "judge: let it be measured, or set required: false in its rule."
+        ]
+        assert verdict.sentence.startswith("The candidate is held back: judge: not measured")
+    else:
+        assert verdict.settling == []
+        assert verdict.reasons[1].endswith("decided without it.")
+
+
+FORGETTING = {
+    "metric": "general_loss",
+    "against": "base",
+    "kind": "non_inferiority",
+    "margin": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "expected"), [(0.0, "promoted"), (0.3, "blocked"), (0.095, "inconclusive")]
+)
+def test_what_was_forgotten_is_held_against_the_base_model(forgotten: float, expected: str) -> None:
+    """General rows have ids of their own, and fewer than the golden rows."""
+    noise = np.random.default_rng(0).normal(0, 0.05, 40)
+    ids = tuple(f"general-{i}" for i in range(40))
+    before = metric("general_loss", np.full(40, 2.0), higher_is_better=False, ids=ids)
+    after = metric("general_loss", 2.0 + forgotten + noise, higher_is_better=False, ids=ids)
+    champion = replace(contestant(right(20), before, digest="d"), role="champion")
+    verdict = decide(
+        {
+            "base": contestant(right(10), before, digest=None),
+            "champion": champion,
+            "candidate": contestant(right(150), after),
+        },
+        settings(FORGETTING),
+    )
+
+    assert verdict.outcome == expected
+    forgetting = verdict.differences[1]
+    assert (forgetting.metric, forgetting.baseline, forgetting.n) == ("general_loss", "base", 40)
+    if expected == "blocked":
+        assert verdict.sentence.startswith(
+            "The candidate is worse than the base model on general_loss (-0.2"
+        )
 
 
 def three(candidate: int, champion: int, few_shot: int) -> dict[Any, ContestantScores]:

@@ -41,6 +41,7 @@ def experiment(truth: Truth, rng: np.random.Generator) -> dict[Role, ContestantS
     grades = rng.uniform(0.3, 0.7, N)
     regraded = grades + truth.grade + rng.uniform(-0.2, 0.2, N)
     return {
+        "base": scores("base", None, few_shot, grades),
         "base_few_shot": scores("base_few_shot", None, few_shot, grades),
         "champion": scores("champion", "d", champion, grades),
         "candidate": scores("candidate", "c", candidate, regraded),
@@ -53,7 +54,8 @@ def scores(role: Role, digest: str | None, right: object, grades: object) -> Con
         "exact_match": MetricScores("exact_match", "proportion", True, values[0]),
         "rouge_l": MetricScores("rouge_l", "mean", True, values[1], bounds=(0, 1)),
     }
-    return ContestantScores(role, digest, found, IDS)
+    unmeasured = dict.fromkeys(("judge", "general_loss"), "not part of the experiment")
+    return ContestantScores(role, digest, found, IDS, unmeasured)
 
 
 def verdicts(truth: Truth, number: int = EXPERIMENTS) -> list[Verdict]:

@@ -49,7 +49,7 @@ def report(store: Store, folder: Path, seed: int, chance: float, digest: str | N
         answers=answers,
         adapter_digest=digest,
         metrics={},
-        judge="switched off",
+        unmeasured={"judge": "switched off", "general_loss": "switched off"},
     )
 
 

@@ -129,7 +129,7 @@ def report(run: Run, score: float) -> EvalReport:
         answers=Answers(**answers, adapter_digest=None, tokens_per_second=1.0),
         adapter_digest=None,
         metrics={},
-        judge="not configured",
+        unmeasured={"judge": "not configured"},
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tasks.anthropic_client import make_client
 from tasks.artifacts import TaskConfig
-from tasks.batches import make_client
 from tasks.example import Example, Message, content_id
 from tasks.objects import LocalStore
 from tasks.synthesize.config import SynthesizeConfig
