@@ -15,6 +15,7 @@ from tasks.clean.task import clean, measure_drift
 from tasks.evaluate.task import (
     choose_shots,
     collect_general,
+    compare_answers,
     evaluate,
     generate_answers,
     measure_general,
@@ -65,7 +66,8 @@ def retrain(config: RetrainConfig) -> RunSummary:
             contestant, answers, beside, config.evaluate, config.task
         )
 
-    decision = gate(reports, config.gate)
+    comparison = compare_answers(reports, config.evaluate)
+    decision = gate(reports, comparison, config.gate)
     lineage = lineage_of(dataset, config)
     model = promote(adapter, decision, lineage, config.name) if decision.promotes else champion
 
@@ -77,6 +79,7 @@ def retrain(config: RetrainConfig) -> RunSummary:
         formatted=formatted,
         adapter=adapter,
         reports=reports,
+        comparison=comparison,
         decision=decision,
         model=model,
         lineage=lineage,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Container
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Outcome = Literal["promoted", "canary", "blocked", "inconclusive", "no_change"]
 Role = Literal["base", "base_few_shot", "champion", "candidate", "reference"]
+Serving = Literal["base", "champion"]
 StageState = Literal["completed", "cached", "failed"]
 
 
@@ -354,6 +356,11 @@ class GeneralScores(Artifact):
     unmeasured: str | None = None
 
 
+def serving_role(contestants: Container[Role]) -> Serving:
+    """Who serves now: the champion, or the base while there is none."""
+    return "champion" if "champion" in contestants else "base"
+
+
 class Score(Record):
     """A metric's value with its confidence interval (95 % unless configured) over ``n`` answers."""
 
@@ -370,6 +377,23 @@ class EvalReport(Artifact):
     adapter_digest: str | None
     metrics: dict[str, Score]
     unmeasured: dict[str, str] = Field({}, description="Metrics without a score, and why")
+    judge_usd: float = Field(0.0, description="What the judge's grades cost in this evaluation")
+
+
+class Comparison(Artifact):
+    """Which of two contestants' answers the judge prefers: a table of scores for each role.
+
+    ``num_contradicted`` of ``num_asked`` pairs were judged otherwise in the other order, and
+    ``num_first`` of them for what stood first both times. ``unmeasured`` says why there are none.
+    """
+
+    roles: tuple[Role, Role]
+    metrics: dict[Role, dict[str, Score]]
+    num_asked: int = 0
+    num_contradicted: int = 0
+    num_first: int = 0
+    spent_usd: float = 0.0
+    unmeasured: str | None = None
 
 
 class MetricDifference(Record):

@@ -21,27 +21,25 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from tasks.anthropic_client import TIMEOUT_SECONDS
 from tasks.artifacts import Record
 from tasks.batch_api import Batch, BatchApi, Failure, Reply, Usage
 from tasks.batch_log import BatchLog, Entry
-from tasks.errors import ArtifactMissingError, StorageError
 from tasks.objects import Store
+from tasks.replies import store_replies, stored_replies
 from tasks.storage import digest_of
 
 if TYPE_CHECKING:
     import anthropic
 
 logger = logging.getLogger(__name__)
-_THREADS = 16
 # More than the API adds to the input for one forced tool.
 _TOOL_TOKENS = 1000
 # Nothing was paid for these: they may be sent again.
@@ -59,10 +57,10 @@ class BatchConfig(Record):
         "against the budget, so that a run that was killed and resumed has only one",
     )
     input_usd_per_million: float = Field(
-        gt=0, description="Price of a million input tokens by batch"
+        ge=0, description="Price of a million input tokens by batch"
     )
     output_usd_per_million: float = Field(
-        gt=0, description="Price of a million output tokens by batch"
+        ge=0, description="Price of a million output tokens by batch"
     )
     max_requests: int = Field(1000, ge=1, le=100_000, description="Requests in a batch")
     max_bytes: int = Field(32_000_000, ge=1, le=256_000_000, description="Bytes in a batch")
@@ -197,7 +195,7 @@ class _Run:
         """Take what is in the store and what is under way; answers how many replies were there."""
         entries = self._log.open_entries()
         self._known = {e.batch_id for e in entries if e.batch_id}
-        cached = self._cached_replies()
+        cached = stored_replies(self._store, self._requests)
         self._results.update(cached)
         since = datetime.now(UTC) - timedelta(hours=self._config.budget_hours)
         recent = [reply.usage for reply in cached.values() if reply.created_at >= since]
@@ -231,17 +229,6 @@ class _Run:
         own = [i for i in entry.custom_ids if i in self._requests and i not in self._results]
         most = sum(self._requests[i].most_usd(self._config) for i in own)
         self._flights.append(_Flight(entry, entry.batch_id, most))
-
-    def _cached_replies(self) -> dict[str, Reply]:
-        def body(custom_id: str) -> bytes | None:
-            try:
-                return self._store.get_bytes(_reply_key(custom_id))
-            except ArtifactMissingError:
-                return None
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = zip(self._requests, pool.map(body, self._requests), strict=True)
-            return {i: _stored_reply(i, body) for i, body in found if body is not None}
 
     def _send_wave(self) -> None:
         """Send what the budget and the number of batches at once allow."""
@@ -297,7 +284,9 @@ class _Run:
         num_unread = 0
         if batch.archived_at is None:
             read, num_unread = self._api.results(batch, set(entry.custom_ids))
-        self._store_replies(read)
+        # All of them, also those to requests of another run: they are paid.
+        replies = {i: result for i, result in read.items() if isinstance(result, Reply)}
+        store_replies(self._store, replies)
         for custom_id in entry.custom_ids:
             if custom_id in self._requests and custom_id not in self._results:
                 self._note(custom_id, read.get(custom_id) or _missing(batch, num_unread))
@@ -315,17 +304,6 @@ class _Run:
             return
         self._results[custom_id] = result
 
-    def _store_replies(self, read: Mapping[str, Reply | Failure]) -> None:
-        """All of them, also those to requests of another run: they are paid."""
-
-        def put(item: tuple[str, Reply | Failure]) -> None:
-            custom_id, result = item
-            if isinstance(result, Reply):
-                self._store.put_bytes(_reply_key(custom_id), result.model_dump_json().encode())
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(put, read.items()))
-
 
 def _missing(batch: Batch, num_unread: int) -> Failure:
     """A request without a line: perhaps paid, then the next run reads again; or surely not."""
@@ -334,16 +312,3 @@ def _missing(batch: Batch, num_unread: int) -> Failure:
     if num_unread:
         return Failure("unread", f"the results of batch {batch.id} lack it; it may be paid")
     return Failure("missing", f"the results of batch {batch.id} lack it; it was not paid")
-
-
-def _stored_reply(custom_id: str, body: bytes) -> Reply:
-    try:
-        return Reply.model_validate_json(body)
-    except ValidationError as error:
-        raise StorageError(
-            f"{_reply_key(custom_id)} is not a reply: {error}. Delete it to ask again."
-        ) from error
-
-
-def _reply_key(custom_id: str) -> str:
-    return f"batches/replies/{custom_id}.json"

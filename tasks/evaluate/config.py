@@ -97,6 +97,31 @@ class JudgeConfig(Record):
     max_retries: int = Field(
         4, ge=0, le=20, description="Retries of a judgement after throttling or a server error."
     )
+    budget_usd: float = Field(
+        5.0,
+        gt=0,
+        description="Most to be spent on the grades of one contestant, and on one comparison; what "
+        "it does not reach is not judged, and counts as failed.",
+    )
+    # Claude Haiku 4.5's (docs.anthropic.com, pricing); by Message Batches half as much.
+    input_usd_per_million: float = Field(1.0, ge=0, description="Price of a million input tokens.")
+    output_usd_per_million: float = Field(
+        5.0, ge=0, description="Price of a million output tokens."
+    )
+    batch_from: int | None = Field(
+        1000,
+        ge=1,
+        description="Judgements from which Message Batches are used, at half the price; None: "
+        "never, as for a server that knows none.",
+    )
+    batch_poll_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Time between two looks at a batch."
+    )
+    pairwise: bool = Field(
+        True,
+        description="Let the judge also say which of two answers is better, the candidate's or "
+        "that of what serves now, asked in both orders.",
+    )
     max_failed_share: float = Field(
         0.02, ge=0, le=1, description="Share of failed judgements above which the judge has failed."
     )

@@ -21,6 +21,7 @@ import pyarrow as pa
 from tasks.example import GENERAL, Example, Message, content_id, normalise
 from tasks.likelihood import Floats, continuation_surprise
 from tasks.scores import MetricScores, Reducer
+from tasks.storage import file_digest
 
 LOSS, TEXT_LOSS, ACCURACY = "general_loss", "general_text_loss", "general_accuracy"
 METRICS = (LOSS, TEXT_LOSS, ACCURACY)
@@ -56,6 +57,11 @@ def shipped() -> list[Item]:
     return [
         _shipped(json.loads(line)) for line in _SHIPPED.read_text(encoding="utf-8").splitlines()
     ]
+
+
+def shipped_digest() -> str:
+    """What tells versions of the rows that ship apart."""
+    return file_digest(_SHIPPED)
 
 
 def collect(

@@ -13,9 +13,12 @@ from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.behaviour import behaviour
-from tasks.evaluate.config import EvaluateConfig
+from tasks.evaluate.config import EvaluateConfig, JudgeConfig
+from tasks.evaluate.judge import JudgeResult
+from tasks.evaluate.preference import Preferences, prefer
 from tasks.intervals import interval
 from tasks.metrics import metrics_for
+from tasks.objects import Store
 from tasks.scores import MetricScores
 
 logger = logging.getLogger(__name__)
@@ -23,9 +26,11 @@ LATENCY = "latency_p50_ms"
 
 
 def score(
-    answers: Sequence[Answer], config: EvaluateConfig, task: TaskConfig
-) -> tuple[dict[str, MetricScores], dict[str, str]]:
-    """Every metric's statistics by name, and why those that lack were not measured."""
+    answers: Sequence[Answer], config: EvaluateConfig, task: TaskConfig, store: Store
+) -> tuple[dict[str, MetricScores], dict[str, str], float]:
+    """Every metric's statistics by name, why those that lack were not measured, and the dollars
+    that the judge cost.
+    """
     predictions = [a.answer for a in answers]
     references = [a.reference for a in answers]
     scores = {
@@ -40,8 +45,28 @@ def score(
     }
     scores |= behaviour(answers)
     scores |= _latency(answers)
-    graded, status = _judge(answers, config)
-    return scores | graded, {} if graded else {judge.METRIC: status}
+    result = _judge(answers, config.judge, store)
+    graded = judge.metric_scores(result)
+    if graded is None:
+        return scores, {judge.METRIC: result.status}, result.spent_usd
+    return scores | {judge.METRIC: graded}, {}, result.spent_usd
+
+
+def compare(
+    ours: Sequence[Answer], theirs: Sequence[Answer], config: JudgeConfig, store: Store
+) -> Preferences:
+    """Which answers the judge prefers; without a judge nothing but why."""
+    state = config.state(os.environ)
+    if state == "run" and not config.pairwise:
+        state = "switched off in evaluate.judge.pairwise"
+    if state != "run":
+        return Preferences({}, {}, state)
+    others = {a.id: a.answer for a in theirs}
+    with make_client(os.environ, config.max_retries) as client:
+        found = prefer(ours, others, config, client, store)
+    for identity, reason in found.failures.items():
+        logger.warning("judge: no preference for %s: %s", identity[:12], reason)
+    return found
 
 
 def summarise(scores: dict[str, MetricScores], config: EvaluateConfig) -> dict[str, Score]:
@@ -63,16 +88,13 @@ def _latency(answers: Sequence[Answer]) -> dict[str, MetricScores]:
     return {LATENCY: MetricScores(LATENCY, "median", False, stats, ids)}
 
 
-def _judge(
-    answers: Sequence[Answer], config: EvaluateConfig
-) -> tuple[dict[str, MetricScores], str]:
-    state = config.judge.state(os.environ)
+def _judge(answers: Sequence[Answer], config: JudgeConfig, store: Store) -> JudgeResult:
+    state = config.state(os.environ)
     if state != "run":
-        return {}, state
+        return JudgeResult({}, {}, state)
     rows = [judge.JudgedRow(a.id, a.prompt, a.reference, a.answer) for a in answers]
-    with make_client(os.environ, config.judge.max_retries) as client:
-        result = judge.judge_answers(rows, config.judge, client)
+    with make_client(os.environ, config.max_retries) as client:
+        result = judge.judge_answers(rows, config, client, store)
     for identity, reason in result.failures.items():
         logger.warning("judge: no grade for %s: %s", identity[:12], reason)
-    graded = judge.metric_scores(result)
-    return ({judge.METRIC: graded} if graded else {}), result.status
+    return result

@@ -13,13 +13,16 @@ from prefect.runtime import flow_run
 from tasks.artifacts import (
     Answers,
     CleanDataset,
+    Comparison,
     Contestant,
     EvalReport,
     GeneralScores,
     GeneralSuite,
     GoldenSet,
+    Role,
     ShotSet,
     TaskConfig,
+    serving_role,
 )
 from tasks.evaluate import general, stored
 from tasks.evaluate.answering import answer, score_general
@@ -70,7 +73,7 @@ def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig
     )
 
 
-@stage("collect_general", timeout_seconds=1800)
+@stage("collect_general", timeout_seconds=1800, depends=lambda _: general.shipped_digest())
 def collect_general(dataset: CleanDataset, config: GeneralConfig) -> GeneralSuite:
     """Collect what is asked beside the task: nothing of it stands in the training data."""
     store = open_store()
@@ -173,7 +176,7 @@ def evaluate(
     store = open_store()
     given = stored.read_answers(store, answers)
     golden_ids = tuple(a.id for a in given)
-    scores, unmeasured = score(given, config, task)
+    scores, unmeasured, usd = score(given, config, task, store)
     scores = {name: replace(s, ids=s.ids or golden_ids) for name, s in scores.items()}
     known = pq.read_table(fetch(store, beside.uri, beside.digest) / "scores.parquet")
     other_ids, other_scores = from_columns(known)
@@ -192,4 +195,42 @@ def evaluate(
         adapter_digest=contestant.adapter_digest,
         metrics=summarise(scores, config),
         unmeasured=unmeasured,
+        judge_usd=usd,
+    )
+
+
+@stage(
+    "compare",
+    timeout_seconds=4 * 3600,
+    libraries=("scipy", "anthropic"),
+    depends=_judge_state,
+)
+def compare_answers(reports: dict[Role, EvalReport], config: EvaluateConfig) -> Comparison:
+    """Let the judge say whose answers are better: the candidate's, or those of what serves now."""
+    from tasks.evaluate.preference import metric_scores
+    from tasks.evaluate.scoring import compare, summarise
+
+    store = open_store()
+    roles: tuple[Role, Role] = ("candidate", serving_role(reports))
+    ours, theirs = (stored.read_answers(store, reports[role].answers) for role in roles)
+    found = compare(ours, theirs, config.judge, store)
+    ids = [a.id for a in ours]
+    sides = metric_scores(found, ids) or ()
+    scores = {role: {s.metric: s} for role, s in zip(roles, sides, strict=False)}
+    with scratch() as folder:
+        for role in roles:
+            pq.write_table(to_columns(ids, scores.get(role, {})), folder / f"{role}.parquet")
+        uri, digest = commit(store, "compare", folder)
+    return Comparison(
+        uri=uri,
+        digest=digest,
+        num_in=len(ids),
+        num_out=len(found.shares),
+        roles=roles,
+        metrics={role: summarise(s, config) for role, s in scores.items()},
+        num_asked=found.num_asked,
+        num_contradicted=found.num_contradicted,
+        num_first=found.num_first,
+        spent_usd=found.spent_usd,
+        unmeasured=None if found.status == "run" else found.status,
     )

@@ -11,6 +11,7 @@ from tasks.artifacts import Record
 PRIMARY = "primary"
 OTHERS = "others"
 JUDGE = "judge"
+PREFERENCE = "judge_preference"
 
 
 class RuleConfig(Record):

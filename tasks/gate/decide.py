@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.artifacts import MetricDifference, Outcome
+from tasks.artifacts import MetricDifference, Outcome, serving_role
 from tasks.gate import wording
 from tasks.gate.config import GateConfig
 from tasks.gate.rules import (
@@ -20,7 +20,6 @@ from tasks.gate.rules import (
     Rule,
     check_same_rows,
     on_common_rows,
-    production,
     rules_for,
 )
 from tasks.gate.significance import (
@@ -74,7 +73,7 @@ def decide(contestants: Contestants, config: GateConfig) -> Verdict:
         ConfigError: a metric or contestant that the config names was not measured.
         DataError: two contestants did not answer the same rows.
     """
-    candidate, serving = contestants["candidate"], contestants[production(contestants)]
+    candidate, serving = contestants["candidate"], contestants[serving_role(contestants)]
     if candidate.adapter_digest == serving.adapter_digest:
         same = wording.same_adapter(candidate.adapter_digest, serving.role)
         return Verdict("no_change", same, [same], [], [])

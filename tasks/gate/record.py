@@ -14,43 +14,55 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks.artifacts import EvalReport, Role
+from tasks.artifacts import Comparison, EvalReport, Role, serving_role
 from tasks.errors import DataError
-from tasks.gate.config import GateConfig
+from tasks.gate.config import PREFERENCE, GateConfig
 from tasks.gate.decide import Verdict, decide
-from tasks.gate.rules import ContestantScores, production
+from tasks.gate.rules import ContestantScores
 from tasks.objects import Store
-from tasks.scores import from_columns
+from tasks.scores import MetricScores, from_columns
 from tasks.storage import fetch
 
 INPUTS, DECISION = "inputs.json", "decision.json"
 Reports = Mapping[Role, EvalReport]
 
 
-def decide_reports(store: Store, reports: Reports, config: GateConfig) -> tuple[Verdict, Role]:
+def decide_reports(
+    store: Store, reports: Reports, comparison: Comparison, config: GateConfig
+) -> tuple[Verdict, Role]:
     """The verdict on stored scores, and who served when it was made; raises as ``decide`` does."""
-    contestants = {role: _scores(store, role, report) for role, report in reports.items()}
-    return decide(contestants, config), production(contestants)
+    compared = _compared(store, comparison)
+    contestants = {
+        role: _scores(store, role, report, compared.get(role, {}), comparison)
+        for role, report in reports.items()
+    }
+    return decide(contestants, config), serving_role(contestants)
 
 
 def write(
-    folder: Path, reports: Reports, config: GateConfig, verdict: Verdict, serving: Role
+    folder: Path,
+    reports: Reports,
+    comparison: Comparison,
+    config: GateConfig,
+    decided: tuple[Verdict, Role],
 ) -> None:
     """Write a decision and its inputs."""
     inputs = {
         "config": config.model_dump(mode="json"),
         "reports": {role: report.model_dump(mode="json") for role, report in reports.items()},
+        "comparison": comparison.model_dump(mode="json"),
     }
     (folder / INPUTS).write_text(json.dumps(inputs, indent=1))
-    (folder / DECISION).write_text(as_text(verdict, serving))
+    (folder / DECISION).write_text(as_text(*decided))
 
 
-def read_inputs(folder: Path) -> tuple[dict[Role, EvalReport], GateConfig]:
+def read_inputs(folder: Path) -> tuple[dict[Role, EvalReport], Comparison, GateConfig]:
     """What ``write`` wrote of the inputs; raises DataError for what another version wrote."""
     inputs = json.loads((folder / INPUTS).read_text())
     try:
         reports = {role: EvalReport.model_validate(r) for role, r in inputs["reports"].items()}
-        return reports, GateConfig.model_validate(inputs["config"])
+        comparison = Comparison.model_validate(inputs.get("comparison"))
+        return reports, comparison, GateConfig.model_validate(inputs["config"])
     except ValidationError as error:
         raise DataError(
             f"The decision's {INPUTS} was written by a version of Retune with other fields; replay "
@@ -67,7 +79,23 @@ def as_text(verdict: Verdict, serving: Role) -> str:
     return json.dumps(record, indent=1)
 
 
-def _scores(store: Store, role: Role, report: EvalReport) -> ContestantScores:
+def _scores(
+    store: Store,
+    role: Role,
+    report: EvalReport,
+    compared: Mapping[str, MetricScores],
+    comparison: Comparison,
+) -> ContestantScores:
     table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
     ids, scores = from_columns(table)
-    return ContestantScores(role, report.adapter_digest, scores, ids, report.unmeasured)
+    why = comparison.unmeasured or f"compared were {' and '.join(comparison.roles)}"
+    unmeasured = report.unmeasured if compared else {**report.unmeasured, PREFERENCE: why}
+    return ContestantScores(role, report.adapter_digest, {**scores, **compared}, ids, unmeasured)
+
+
+def _compared(store: Store, comparison: Comparison) -> dict[Role, dict[str, MetricScores]]:
+    if comparison.unmeasured:
+        return {}
+    folder = fetch(store, comparison.uri, comparison.digest)
+    read = {role: pq.read_table(folder / f"{role}.parquet") for role in comparison.roles}
+    return {role: from_columns(table)[1] for role, table in read.items()}

@@ -29,8 +29,9 @@ def replay(store: Store, uri: str, digest: str) -> tuple[str, str]:
     Raises MissingFileError where the decision, its inputs or the scores are not in storage.
     """
     folder = fetch(store, uri, digest)
-    reports, config = read_inputs(folder)
-    return (folder / DECISION).read_text(), as_text(*decide_reports(store, reports, config))
+    reports, comparison, config = read_inputs(folder)
+    replayed = as_text(*decide_reports(store, reports, comparison, config))
+    return (folder / DECISION).read_text(), replayed
 
 
 def locate(summary: Path) -> tuple[str, str]:

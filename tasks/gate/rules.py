@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tasks.artifacts import Role
+from tasks.artifacts import Role, serving_role
 from tasks.errors import ConfigError, DataError
-from tasks.gate.config import JUDGE, OTHERS, PRIMARY, GateConfig, RuleConfig
+from tasks.gate.config import JUDGE, OTHERS, PREFERENCE, PRIMARY, GateConfig, RuleConfig
 from tasks.scores import MetricScores
 
 Kind = Literal["superiority", "non_inferiority"]
@@ -54,14 +54,9 @@ class Unmeasured:
     causes: Mapping[Role, str]
 
 
-def production(contestants: Contestants) -> Role:
-    """Who serves now: the champion, or the base while there is none."""
-    return "champion" if "champion" in contestants else "base"
-
-
 def compared_with(rule: RuleConfig, contestants: Contestants) -> Role:
     """The contestant that a rule means."""
-    return production(contestants) if rule.against == "production" else rule.against
+    return serving_role(contestants) if rule.against == "production" else rule.against
 
 
 def rules_for(contestants: Contestants, config: GateConfig) -> tuple[list[Rule], list[Unmeasured]]:
@@ -113,7 +108,7 @@ def _metrics(given: RuleConfig, contestants: Contestants, config: GateConfig) ->
         return [config.primary]
     if given.metric != OTHERS:
         return [given.metric]
-    named = {rule.metric for rule in config.rules} | {config.primary, JUDGE}
+    named = {rule.metric for rule in config.rules} | {config.primary, JUDGE, PREFERENCE}
     measured = contestants["candidate"].scores
     return [m for m in measured if m not in named and not _needs_own_rule(m)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import EvalReport, GateDecision, Role
+from tasks.artifacts import Comparison, EvalReport, GateDecision, Role
 from tasks.gate.config import GateConfig
 from tasks.gate.record import decide_reports, write
 from tasks.objects import open_store
@@ -11,12 +11,14 @@ from tasks.storage import commit, scratch
 
 
 @stage("gate", timeout_seconds=1800, libraries=("scipy", "numpy"))
-def gate(reports: dict[Role, EvalReport], config: GateConfig) -> GateDecision:
+def gate(
+    reports: dict[Role, EvalReport], comparison: Comparison, config: GateConfig
+) -> GateDecision:
     """Decide whether the candidate may replace the champion, or the base when there is none."""
     store = open_store()
-    verdict, serving = decide_reports(store, reports, config)
+    verdict, serving = decided = decide_reports(store, reports, comparison, config)
     with scratch() as folder:
-        write(folder, reports, config, verdict, serving)
+        write(folder, reports, comparison, config, decided)
         uri, digest = commit(store, "gate", folder)
     candidate = reports["candidate"]
     return GateDecision(

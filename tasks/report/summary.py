@@ -9,6 +9,7 @@ from typing import Any
 from tasks.artifacts import (
     Adapter,
     CleanDataset,
+    Comparison,
     DriftReport,
     EvalReport,
     FormattedDataset,
@@ -20,6 +21,7 @@ from tasks.artifacts import (
     Record,
     Role,
     RunSummary,
+    Score,
     StageRun,
     StageState,
 )
@@ -35,6 +37,7 @@ class RunRecords(Record):
     formatted: FormattedDataset
     adapter: Adapter
     reports: dict[Role, EvalReport]
+    comparison: Comparison | None = None
     decision: GateDecision
     model: ModelVersion | None
     lineage: Lineage
@@ -64,12 +67,12 @@ def summarise(info: RunInfo, records: RunRecords) -> RunSummary:
         reasons=decision.reasons,
         settling=decision.settling,
         stages=merge_stages(info.stages),
-        metrics={role: report.metrics for role, report in records.reports.items()},
+        metrics=_metrics(records),
         differences=decision.differences,
         model=_model(model, records.adapter),
         data=_data(records),
         lineage=_lineage(records),
-        cost=_cost(info, records.adapter),
+        cost={**_cost(info, records.adapter), "judge_usd": _judge_usd(info, records)},
         judge=_judge(records.reports),
         seconds=round(info.seconds, 1),
         overhead_seconds=_overhead(info),
@@ -190,8 +193,25 @@ def _cautions(records: RunRecords) -> dict[str, str]:
     return {**records.dataset.cautions, **drift, **records.adapter.cautions}
 
 
+def _metrics(records: RunRecords) -> dict[str, dict[str, Score]]:
+    compared = records.comparison.metrics if records.comparison else {}
+    return {
+        role: {**report.metrics, **compared.get(role, {})}
+        for role, report in records.reports.items()
+    }
+
+
 def _judge(reports: Mapping[Role, EvalReport]) -> str:
     return reports["candidate"].unmeasured.get("judge", "run")
+
+
+def _judge_usd(info: RunInfo, records: RunRecords) -> float:
+    """What this run paid for judgements; a cached evaluation paid nothing."""
+    made = {(run.name, run.subject) for run in info.stages if run.state == "completed"}
+    spent = sum(r.judge_usd for role, r in records.reports.items() if ("evaluate", role) in made)
+    if records.comparison is not None and ("compare", None) in made:
+        spent += records.comparison.spent_usd
+    return round(spent, 6)
 
 
 def _overhead(info: RunInfo) -> float:

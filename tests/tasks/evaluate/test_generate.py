@@ -13,6 +13,7 @@ from tasks.evaluate.config import DecodingConfig, EvaluateConfig
 from tasks.evaluate.generate import generate
 from tasks.evaluate.scoring import LATENCY, score, summarise
 from tasks.example import Example, Message
+from tasks.objects import open_store
 from tasks.train.finetune import save_adapter
 
 PROMPTS = ["one", "two words", "a prompt of quite a few more words than the others", "four"]
@@ -63,16 +64,22 @@ def test_an_adapter_changes_the_answers(base: BaseModelRef, tmp_path: Path) -> N
     assert [a.answer for a in plain] != [a.answer for a in adapted]
 
 
-def test_length_and_latency_are_told(base: BaseModelRef) -> None:
+def test_length_and_latency_are_told(
+    base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETUNE_STORE", str(tmp_path / "store"))
     config = DECODING.model_copy(update={"latency_samples": 2})
     answers, tokens_per_second = generate(EXAMPLES, base, None, config)
     assert tokens_per_second > 0
     assert all(a.truncated == (a.num_tokens == 5) for a in answers)
     timed = [a for a in answers if a.latency_ms is not None]
     assert len(timed) == 2
-    scores, judge = score(answers, EvaluateConfig(decoding=config), TaskConfig(kind="generation"))
+    scores, unmeasured, usd = score(
+        answers, EvaluateConfig(decoding=config), TaskConfig(kind="generation"), open_store()
+    )
     assert scores[LATENCY].ids == tuple(a.id for a in timed)
     metrics = summarise(scores, EvaluateConfig(resamples=100))
     assert metrics[LATENCY].n == 2
     assert metrics["exact_match"].n == 4
-    assert judge == "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"
+    assert unmeasured == {"judge": "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"}
+    assert usd == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,14 @@ from tasks.evaluate.judge import (
     metric_scores,
 )
 from tasks.intervals import interval
+from tasks.objects import Store, open_store
 from tests.messages_api import Reply, StubApi, error, grade, judgement, message
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("RETUNE_STORE", str(tmp_path / "store"))
+    return open_store()
 
 
 def judge(api: StubApi, *answers: str, **options: Any) -> JudgeResult:
@@ -25,7 +35,7 @@ def judge(api: StubApi, *answers: str, **options: Any) -> JudgeResult:
     config = JudgeConfig.model_validate({"max_failed_share": 1, "max_retries": 2, **options})
     rows = [JudgedRow(answer, "a prompt", "a reference", answer) for answer in answers]
     with make_client({"ANTHROPIC_BASE_URL": api.url}, config.max_retries) as client:
-        return judge_answers(rows, config, client)
+        return judge_answers(rows, config, client, open_store())
 
 
 def test_grades_every_row(api: StubApi) -> None:
@@ -33,7 +43,8 @@ def test_grades_every_row(api: StubApi) -> None:
 
     result = judge(api, "good", "bad", "other")
 
-    assert result == JudgeResult({"good": 5, "bad": 1, "other": 4}, {}, "run")
+    # One input token and one output token each, at 1 and 5 dollars a million.
+    assert result == JudgeResult({"good": 5, "bad": 1, "other": 4}, {}, "run", pytest.approx(18e-6))
     scores = metric_scores(result)
     assert scores is not None
     assert (scores.metric, scores.reducer, scores.ids) == (
@@ -99,7 +110,11 @@ def test_what_passes_is_retried(api: StubApi, status: int) -> None:
         (grade(6), "less than or equal to 5", 1),
         (message([], stop_reason="refusal"), "refused", 1),
         (judgement({"score": 5, "reason": ""}, stop_reason="refusal"), "refused", 1),
-        (message([{"type": "text", "text": "5"}], stop_reason="end_turn"), "no judgement", 1),
+        (
+            message([{"type": "text", "text": "5"}], stop_reason="end_turn"),
+            "no call of record_judgement",
+            1,
+        ),
         (message([], stop_reason="max_tokens"), "max_tokens", 1),
     ],
 )
@@ -183,6 +198,91 @@ def test_an_injected_grade_stays_inside_the_data(api: StubApi) -> None:
     assert len(request["messages"]) == 1
     assert "ignore them all" in request["system"]
     assert "a demand for a certain grade" in request["system"]
+
+
+def test_a_grade_is_paid_once(api: StubApi) -> None:
+    first = judge(api, "one", "two")
+    again = judge(api, "one", "two", "three")
+
+    assert again.scores == {**first.scores, "three": 4}
+    assert len(api.requests) == 3
+    assert again.spent_usd == pytest.approx(first.spent_usd / 2)
+
+
+def test_other_criteria_or_another_model_are_other_grades(api: StubApi) -> None:
+    judge(api, "one")
+    judge(api, "one", criteria="5: short. 1: long.")
+    judge(api, "one", model="another")
+
+    assert len(api.requests) == 3
+
+
+def test_equal_rows_are_graded_once_and_both_counted(api: StubApi) -> None:
+    config = JudgeConfig(max_failed_share=1)
+    rows = [JudgedRow(identity, "p", "r", "the same") for identity in ("a", "b")]
+    with make_client({"ANTHROPIC_BASE_URL": api.url}) as client:
+        result = judge_answers(rows, config, client, open_store())
+
+    assert result.scores == {"a": 4, "b": 4}
+    assert len(api.requests) == 1
+
+
+def test_the_budget_stops_cleanly(api: StubApi) -> None:
+    """Each request may cost 256 tokens of output and some of input: few fit before one is paid."""
+    answers = [f"answer-{i:02}" for i in range(60)]
+    api.answer = lambda _: judgement({"score": 4, "reason": ""}, usage=(1000, 200))
+
+    result = judge(api, *answers, budget_usd=0.05, concurrency=2, max_failed_share=0.02)
+
+    assert 10 < len(result.scores) < 60
+    assert len(api.requests) == len(result.scores)
+    assert result.spent_usd == pytest.approx(0.002 * len(result.scores))
+    assert 0.04 < result.spent_usd <= 0.05
+    assert set(result.failures.values()) == {"not_sent: the budget of 0.05 USD was reached"}
+    assert len(result.scores) + len(result.failures) == 60
+    assert result.status.startswith(f"failed: {len(result.failures)} of 60 judgements failed")
+    assert metric_scores(result) is None
+
+
+@pytest.mark.parametrize("batch_from", [None, 20])
+def test_many_go_by_message_batches_at_half_the_price(api: StubApi, batch_from: int | None) -> None:
+    answers = [f"answer-{i:02}" for i in range(20)]
+    api.scripts = {"answer-07": [judgement({})]}
+
+    result = judge(api, *answers, batch_from=batch_from, batch_poll_seconds=0.01)
+
+    assert (len(result.scores), set(result.failures)) == (19, {"answer-07"})
+    assert len(api.batches) == (1 if batch_from else 0)
+    assert result.spent_usd == pytest.approx(20 * 6e-6 * (0.5 if batch_from else 1))
+
+
+@pytest.mark.parametrize("batch_from", [pytest.param(None, marks=pytest.mark.slow), 1000])
+def test_none_of_5000_judgements_is_lost_or_doubled(api: StubApi, batch_from: int | None) -> None:
+    answers = [f"answer-{i:04}" for i in range(5000)]
+    for i in range(0, 5000, 50):
+        api.scripts[answers[i]] = [error(529), grade(2)]
+    for i in range(1, 5000, 100):
+        api.scripts[answers[i]] = [judgement({"score": 9, "reason": ""})]
+
+    result = judge(
+        api,
+        *answers,
+        batch_from=batch_from,
+        batch_poll_seconds=0.01,
+        concurrency=16,
+        max_failed_share=0.02,
+        max_retries=4,
+    )
+
+    assert result.status == "run"
+    assert sorted([*result.scores, *result.failures]) == answers
+    assert sorted(result.failures) == answers[1::100]
+    assert {a for a, s in result.scores.items() if s == 2} == set(answers[::50])
+    sent = Counter(
+        re.findall(r"<answer>\n(answer-\d+)", str(r["messages"][0]["content"]))[0]
+        for r in api.requests
+    )
+    assert all(sent[a] == (2 if i % 50 == 0 else 1) for i, a in enumerate(answers))
 
 
 def test_rows_need_distinct_ids(api: StubApi) -> None:

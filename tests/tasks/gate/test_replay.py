@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts import Answers, EvalReport, Role, RunSummary
+from tasks.artifacts import Answers, Comparison, EvalReport, Role, RunSummary
 from tasks.gate.config import GateConfig
 from tasks.gate.record import DECISION, decide_reports, write
 from tasks.gate.replay import locate, main, replay
@@ -63,7 +63,11 @@ def decided(store: Store, tmp_path: Path) -> tuple[str, str]:
     }
     folder = tmp_path / "gate"
     folder.mkdir()
-    write(folder, reports, GateConfig(), *decide_reports(store, reports, GateConfig()))
+    comparison = Comparison(
+        uri="c", digest="c", roles=("candidate", "base"), metrics={}, unmeasured="switched off"
+    )
+    decided = decide_reports(store, reports, comparison, GateConfig())
+    write(folder, reports, comparison, GateConfig(), decided)
     return commit(store, "gate", folder)
 
 
