@@ -24,10 +24,10 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget golden doctor test up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor test up down status bench lint lock clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMPS)/packages ## install everything into .venv and prepare the base model
 	@$(BIN)/python -m deployments.prepare_model
@@ -67,6 +67,10 @@ status: ## say what of the local stack runs
 
 golden: setup ## propose, lock or log the golden set [STEP=propose|lock|log] [REASON="..."]
 	@$(BIN)/python -m deployments.golden $(or $(STEP),propose) $(CONFIG) $(if $(REASON),--reason "$(REASON)")
+
+calibrate-judge: setup ## compare the judge with people's ratings [FILE=ratings.csv CONFIG=file]
+	@$(BIN)/python -m deployments.stack up
+	@$(BIN)/python -m deployments.calibrate $(FILE) $(CONFIG)
 
 doctor: setup ## the verdict on a model's template, and a row coloured by what is trained [CONFIG=file]
 	@$(BIN)/python -m tasks.format.doctor $(CONFIG)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Container
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -370,6 +371,52 @@ class Score(Record):
     n: int
 
 
+class Calibration(Record):
+    """How far a judge agrees with people, on answers that people rated from 1 to 5.
+
+    ``agreement`` and ``within_one`` are shares of equal grades and of grades at most one apart;
+    ``mean_difference`` and ``length_bias`` are the judge's grades less people's: their mean, and
+    their rank correlation with the answer's length. Of ``num_pairs`` pairs of answers to one prompt
+    that people rated apart, the judge preferred the better one in ``pairs_agreement``, and
+    contradicted itself in ``num_contradicted`` when the order was turned, ``num_first`` of them for
+    what stood first.
+    """
+
+    model: str
+    judge_digest: str
+    date: datetime
+    num_rows: int
+    num_failed: int
+    spearman: float
+    spearman_low: float
+    spearman_high: float
+    agreement: float
+    within_one: float
+    mean_difference: float
+    length_bias: float
+    num_pairs: int = 0
+    pairs_agreement: float | None = None
+    num_contradicted: int = 0
+    num_first: int = 0
+
+    def as_text(self) -> str:
+        """The figures in a few sentences."""
+        pairs = "No two answers to one prompt were rated a grade apart: bias by place is unknown."
+        if self.num_pairs and self.pairs_agreement is not None:
+            pairs = (
+                f"Of {self.num_pairs} pairs it preferred the better answer in "
+                f"{self.pairs_agreement:.0%}, and contradicted itself in {self.num_contradicted} "
+                f"when their order was turned ({self.num_first} times for what stood first)."
+            )
+        return (
+            f"{self.model} beside people on {self.num_rows} answers ({self.num_failed} failed), "
+            f"{self.date:%Y-%m-%d}: Spearman {self.spearman:.2f} [{self.spearman_low:.2f}, "
+            f"{self.spearman_high:.2f}], the same grade for {self.agreement:.0%}, one apart at "
+            f"most for {self.within_one:.0%}, {self.mean_difference:+.2f} grades on average, rank "
+            f"correlation of that with length {self.length_bias:+.2f}. {pairs}"
+        )
+
+
 class EvalReport(Artifact):
     """The scores of one contestant; ``scores.parquet`` holds what each answer contributed."""
 
@@ -377,6 +424,7 @@ class EvalReport(Artifact):
     adapter_digest: str | None
     metrics: dict[str, Score]
     unmeasured: dict[str, str] = Field({}, description="Metrics without a score, and why")
+    calibration: Calibration | None = Field(None, description="The judge's last, if it graded")
     judge_usd: float = Field(0.0, description="What the judge's grades cost in this evaluation")
 
 
@@ -502,6 +550,7 @@ class RunSummary(Record):
     lineage: dict[str, str | None] = {}
     cost: dict[str, Any] = {}
     judge: str = ""
+    calibration: Calibration | None = None
     seconds: float = 0.0
     overhead_seconds: float = 0.0
     cautions: dict[str, str] = Field(

@@ -46,6 +46,14 @@ def _judge_state(arguments: Mapping[str, Any]) -> str:
     return config.judge.state(os.environ)
 
 
+def _judge_and_calibration(arguments: Mapping[str, Any]) -> object:
+    from tasks.evaluate.calibration import last_calibration
+
+    config: EvaluateConfig = arguments["config"]
+    last = last_calibration(open_store(), config.judge)
+    return [_judge_state(arguments), last and last.model_dump(mode="json")]
+
+
 @stage("choose_shots", timeout_seconds=4 * 3600, libraries=("torch", "transformers"))
 def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig) -> ShotSet:
     """Choose the training rows that the base model is shown before each golden row."""
@@ -158,7 +166,7 @@ def measure_general(
     timeout_seconds=4 * 3600,
     libraries=("evaluate", "rouge-score", "sacrebleu", "scikit-learn", "scipy", "anthropic"),
     subject=_role,
-    depends=_judge_state,
+    depends=_judge_and_calibration,
 )
 def evaluate(
     contestant: Contestant,
@@ -171,6 +179,7 @@ def evaluate(
 
     The scores ``beside`` the task join them.
     """
+    from tasks.evaluate.calibration import last_calibration
     from tasks.evaluate.scoring import score, summarise
 
     store = open_store()
@@ -195,6 +204,7 @@ def evaluate(
         adapter_digest=contestant.adapter_digest,
         metrics=summarise(scores, config),
         unmeasured=unmeasured,
+        calibration=last_calibration(store, config.judge),
         judge_usd=usd,
     )
 

@@ -70,6 +70,14 @@ class GateConfig(Record):
     rules: tuple[RuleConfig, ...] = Field(
         DEFAULT_RULES, min_length=1, description="What must be shown; every rule must pass."
     )
+    min_judge_spearman: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Rank correlation with people that the judge's last calibration must show, "
+        "else its grades are taken as not measured; the reference architecture asks for 0.85. "
+        "None: trusted without.",
+    )
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="Level of the intervals of superiority rules."
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks.artifacts import Comparison, EvalReport, Role, serving_role
+from tasks.artifacts import Calibration, Comparison, EvalReport, Role, serving_role
 from tasks.errors import DataError
-from tasks.gate.config import PREFERENCE, GateConfig
+from tasks.gate.config import JUDGE, PREFERENCE, GateConfig
 from tasks.gate.decide import Verdict, decide
 from tasks.gate.rules import ContestantScores
 from tasks.objects import Store
@@ -32,8 +32,9 @@ def decide_reports(
 ) -> tuple[Verdict, Role]:
     """The verdict on stored scores, and who served when it was made; raises as ``decide`` does."""
     compared = _compared(store, comparison)
+    distrust = _distrust(reports["candidate"].calibration, config)
     contestants = {
-        role: _scores(store, role, report, compared.get(role, {}), comparison)
+        role: _scores(store, role, report, compared.get(role, {}), comparison, distrust)
         for role, report in reports.items()
     }
     return decide(contestants, config), serving_role(contestants)
@@ -85,12 +86,32 @@ def _scores(
     report: EvalReport,
     compared: Mapping[str, MetricScores],
     comparison: Comparison,
+    distrust: str | None,
 ) -> ContestantScores:
     table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
     ids, scores = from_columns(table)
     why = comparison.unmeasured or f"compared were {' and '.join(comparison.roles)}"
     unmeasured = report.unmeasured if compared else {**report.unmeasured, PREFERENCE: why}
-    return ContestantScores(role, report.adapter_digest, {**scores, **compared}, ids, unmeasured)
+    scores = {**scores, **compared}
+    if distrust is not None:
+        judged = scores.keys() & {JUDGE, PREFERENCE}
+        unmeasured = {**unmeasured, **dict.fromkeys(judged, distrust)}
+        scores = {metric: s for metric, s in scores.items() if metric not in judged}
+    return ContestantScores(role, report.adapter_digest, scores, ids, unmeasured)
+
+
+def _distrust(calibration: Calibration | None, config: GateConfig) -> str | None:
+    """Why the judge's grades do not count, though they were given."""
+    least = config.min_judge_spearman
+    if least is None or (calibration is not None and calibration.spearman >= least):
+        return None
+    asked = f"gate.min_judge_spearman asks for {least:g}"
+    if calibration is None:
+        return f"the judge was not calibrated, and {asked}: make calibrate-judge FILE=..."
+    return (
+        f"the judge agrees with people by a Spearman correlation of {calibration.spearman:.2f} on "
+        f"{calibration.num_rows} answers, and {asked}"
+    )
 
 
 def _compared(store: Store, comparison: Comparison) -> dict[Role, dict[str, MetricScores]]:

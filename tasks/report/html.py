@@ -143,7 +143,10 @@ def _judge(summary: RunSummary) -> str:
     if not summary.judge:
         return ""
     if summary.judge == "run":
-        return "Judge: run; grades from 1 to 5."
+        how = "It was never compared with people: make calibrate-judge."
+        if summary.calibration is not None:
+            how = f"Last calibration: {summary.calibration.as_text()}"
+        return f"Judge: run; grades from 1 to 5. {how}"
     why = summary.judge.removeprefix("not run").strip(" :.()")
     return f"Judge: not run ({why})." if why else "Judge: not run."
 

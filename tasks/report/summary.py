@@ -74,6 +74,7 @@ def summarise(info: RunInfo, records: RunRecords) -> RunSummary:
         lineage=_lineage(records),
         cost={**_cost(info, records.adapter), "judge_usd": _judge_usd(info, records)},
         judge=_judge(records.reports),
+        calibration=records.reports["candidate"].calibration,
         seconds=round(info.seconds, 1),
         overhead_seconds=_overhead(info),
         cautions=_cautions(records),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts import Answers, Comparison, EvalReport, Role, RunSummary
+from tasks.artifacts import Answers, Calibration, Comparison, EvalReport, Role, RunSummary
 from tasks.gate.config import GateConfig
 from tasks.gate.record import DECISION, decide_reports, write
 from tasks.gate.replay import locate, main, replay
@@ -19,6 +20,9 @@ from tasks.storage import commit
 
 N = 120
 IDS = [f"row-{i}" for i in range(N)]
+UNCOMPARED = Comparison(
+    uri="c", digest="c", roles=("candidate", "base"), metrics={}, unmeasured="switched off"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +32,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return open_store()
 
 
-def report(store: Store, folder: Path, seed: int, chance: float, digest: str | None) -> EvalReport:
+def report(
+    store: Store,
+    folder: Path,
+    seed: int,
+    chance: float,
+    digest: str | None,
+    grade: float | None = None,
+) -> EvalReport:
     """Stored scores of one contestant: right by chance, with a metric over whole answers beside."""
     rng = np.random.default_rng(seed)
     scores = {
@@ -37,6 +48,8 @@ def report(store: Store, folder: Path, seed: int, chance: float, digest: str | N
         ),
         "field_f1": MetricScores("field_f1", "f1", True, rng.integers(0, 5, (N, 3)).astype(float)),
     }
+    if grade is not None:
+        scores["judge"] = MetricScores("judge", "mean", True, np.full((N, 1), grade))
     folder.mkdir()
     pq.write_table(to_columns(IDS, scores), folder / "scores.parquet")
     uri, artifact = commit(store, "evaluate", folder)
@@ -49,7 +62,7 @@ def report(store: Store, folder: Path, seed: int, chance: float, digest: str | N
         answers=answers,
         adapter_digest=digest,
         metrics={},
-        unmeasured={"judge": "switched off", "general_loss": "switched off"},
+        unmeasured=dict.fromkeys({"judge", "general_loss"} - scores.keys(), "switched off"),
     )
 
 
@@ -63,12 +76,55 @@ def decided(store: Store, tmp_path: Path) -> tuple[str, str]:
     }
     folder = tmp_path / "gate"
     folder.mkdir()
-    comparison = Comparison(
-        uri="c", digest="c", roles=("candidate", "base"), metrics={}, unmeasured="switched off"
-    )
-    decided = decide_reports(store, reports, comparison, GateConfig())
-    write(folder, reports, comparison, GateConfig(), decided)
+    decided = decide_reports(store, reports, UNCOMPARED, GateConfig())
+    write(folder, reports, UNCOMPARED, GateConfig(), decided)
     return commit(store, "gate", folder)
+
+
+def calibration(spearman: float) -> Calibration:
+    return Calibration(
+        model="m",
+        judge_digest="d",
+        date=datetime(2026, 1, 1, tzinfo=UTC),
+        num_rows=100,
+        num_failed=0,
+        spearman=spearman,
+        spearman_low=0,
+        spearman_high=1,
+        agreement=1,
+        within_one=1,
+        mean_difference=0,
+        length_bias=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "least", "told"),
+    [
+        (None, None, None),
+        (calibration(0.84), None, None),
+        (calibration(0.85), 0.85, None),
+        (calibration(0.84), 0.85, "a Spearman correlation of 0.84 on 100 answers"),
+        (None, 0.85, "the judge was not calibrated"),
+    ],
+)
+def test_a_judge_that_disagrees_with_people_is_not_trusted(
+    store: Store, tmp_path: Path, known: Calibration | None, least: float | None, told: str | None
+) -> None:
+    """Its grades fell, which blocks, unless they are not trusted."""
+    reports: dict[Role, EvalReport] = {}
+    for role, chance, grade, digest in (("base", 0.2, 4.0, None), ("candidate", 0.7, 2.0, "c")):
+        made = report(store, tmp_path / role, len(role), chance, digest, grade=grade)
+        reports[role] = made.model_copy(update={"calibration": known})  # type: ignore[index]
+    rules = [
+        {"metric": "primary", "kind": "superiority"},
+        {"metric": "judge", "kind": "non_inferiority", "margin": 0.1, "required": False},
+    ]
+    config = GateConfig.model_validate({"rules": rules, "min_judge_spearman": least})
+    verdict, _ = decide_reports(store, reports, UNCOMPARED, config)
+
+    assert verdict.outcome == ("blocked" if told is None else "promoted")
+    assert (told is None) or (told in verdict.reasons[1])
 
 
 def summary_of(uri: str | None, folder: Path) -> Path:
