@@ -37,6 +37,7 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 Line = tuple[datetime, str]
 _WAITING = {
     "AwaitingConcurrencySlot": "waits for its slot: another run of this deployment is on",
+    "Suspended": "waits for a person: approve or reject it in the Prefect UI, with Resume",
     "Late": "waits: runs are taken one at a time, and another may be on",
 }
 _VERBS = {"Running": "started", "AwaitingRetry": "will be tried again"}

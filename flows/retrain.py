@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.approval import approved
 from flows.config import RetrainConfig
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
 from tasks.artifacts import Contestant, RunSummary
@@ -68,8 +69,6 @@ def retrain(config: RetrainConfig) -> RunSummary:
 
     comparison = compare_answers(reports, config.evaluate)
     decision = gate(reports, comparison, config.gate)
-    lineage = lineage_of(dataset, config)
-    model = promote(adapter, decision, lineage, config.name) if decision.promotes else champion
 
     records = RunRecords(
         raw=raw,
@@ -81,7 +80,10 @@ def retrain(config: RetrainConfig) -> RunSummary:
         reports=reports,
         comparison=comparison,
         decision=decision,
-        model=model,
-        lineage=lineage,
+        model=champion,
+        lineage=lineage_of(dataset, config),
     )
+    records = approved(records, config)
+    if records.decision.promotes:
+        records = records.promoted(promote(adapter, records.decision, records.lineage, config.name))
     return report(run_info(config), records, config.gate.primary, config.report, config.to_yaml())

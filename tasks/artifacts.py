@@ -472,8 +472,32 @@ class MetricDifference(Record):
     n_needed: int | None = None
 
 
+class Approval(Record):
+    """A person's word on a decision."""
+
+    verdict: Literal["approve", "reject"]
+    name: str
+    reason: str
+    date: datetime
+
+
+def approval_tags(approval: Approval | None) -> dict[str, str]:
+    """Who said what, as tags of a run or of a version."""
+    if approval is None:
+        return {}
+    return {
+        "approval": approval.verdict,
+        "approval_by": approval.name,
+        "approval_reason": approval.reason,
+        "approval_date": approval.date.isoformat(),
+    }
+
+
 class GateDecision(Artifact):
-    """The outcome with its reasons: ``decision.json`` holds this record's own fields."""
+    """The outcome with its reasons; ``decision.json`` holds what the evidence alone says.
+
+    ``approval`` is the answer of a person, where one was asked.
+    """
 
     outcome: Outcome
     sentence: str = ""
@@ -483,6 +507,7 @@ class GateDecision(Artifact):
     baseline: Role
     baseline_adapter_digest: str | None
     adapter_digest: str
+    approval: Approval | None = None
 
     @property
     def promotes(self) -> bool:
@@ -551,6 +576,7 @@ class RunSummary(Record):
     cost: dict[str, Any] = {}
     judge: str = ""
     calibration: Calibration | None = None
+    approval: Approval | None = None
     seconds: float = 0.0
     overhead_seconds: float = 0.0
     cautions: dict[str, str] = Field(

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tasks.artifacts import Record, ReferenceModel
 from tasks.embeddings import EmbeddingConfig
 
-MetricName = Literal[
-    "exact_match",
-    "json_validity",
-    "field_f1",
-    "field_precision",
-    "field_recall",
-    "rouge_1",
-    "rouge_2",
-    "rouge_l",
-    "bleu",
-    "chrf",
-    "accuracy",
-    "macro_f1",
-]
+METRIC_NAMES = (
+    *("exact_match", "json_validity", "schema_compliance"),
+    *("field_f1", "field_precision", "field_recall"),
+    *("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf", "semantic_similarity"),
+    *("accuracy", "macro_f1"),
+)
+_OWN_METRIC = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+MetricName = Annotated[str, Field(pattern=rf"^({'|'.join(METRIC_NAMES)}|{_OWN_METRIC})$")]
 
 CRITERIA = """\
 5: correct and complete; says what the reference says, in the form that was asked for.
@@ -153,7 +147,12 @@ class EvaluateConfig(Record):
     )
     judge: JudgeConfig = Field(JudgeConfig(), description="The language model that grades.")
     metrics: tuple[MetricName, ...] | None = Field(
-        None, description="Metrics to compute; None: those of the kind of task."
+        None,
+        description="Metrics to compute; None: those of the kind of task. One of your own by its "
+        "path, package.module:Class, a subclass of tasks.metrics.TextMetric.",
+    )
+    embedding: EmbeddingConfig = Field(
+        EmbeddingConfig(), description="The model behind semantic_similarity."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
     resamples: int = Field(2000, ge=100, le=100_000, description="Bootstrap resamples.")

@@ -13,11 +13,11 @@ from tasks.artifacts import Score, TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.behaviour import behaviour
+from tasks.evaluate.chosen import chosen_metrics
 from tasks.evaluate.config import EvaluateConfig, JudgeConfig
 from tasks.evaluate.judge import JudgeResult
 from tasks.evaluate.preference import Preferences, prefer
 from tasks.intervals import interval
-from tasks.metrics import metrics_for
 from tasks.objects import Store
 from tasks.scores import MetricScores
 
@@ -41,7 +41,7 @@ def score(
             metric.stats(predictions, references),
             bounds=(0, 1) if metric.reducer == "mean" else None,
         )
-        for metric in metrics_for(task.kind, config.metrics)
+        for metric in chosen_metrics(config, task)
     }
     scores |= behaviour(answers)
     scores |= _latency(answers)

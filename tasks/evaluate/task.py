@@ -46,12 +46,15 @@ def _judge_state(arguments: Mapping[str, Any]) -> str:
     return config.judge.state(os.environ)
 
 
-def _judge_and_calibration(arguments: Mapping[str, Any]) -> object:
+def _surroundings(arguments: Mapping[str, Any]) -> object:
+    """What decides the scores besides: the judge, its last calibration, a team's own metrics."""
     from tasks.evaluate.calibration import last_calibration
+    from tasks.evaluate.chosen import own_metrics_digest
 
     config: EvaluateConfig = arguments["config"]
     last = last_calibration(open_store(), config.judge)
-    return [_judge_state(arguments), last and last.model_dump(mode="json")]
+    calibration = last and last.model_dump(mode="json")
+    return [_judge_state(arguments), calibration, own_metrics_digest(config)]
 
 
 @stage("choose_shots", timeout_seconds=4 * 3600, libraries=("torch", "transformers"))
@@ -166,7 +169,7 @@ def measure_general(
     timeout_seconds=4 * 3600,
     libraries=("evaluate", "rouge-score", "sacrebleu", "scikit-learn", "scipy", "anthropic"),
     subject=_role,
-    depends=_judge_and_calibration,
+    depends=_surroundings,
 )
 def evaluate(
     contestant: Contestant,

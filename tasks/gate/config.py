@@ -35,10 +35,10 @@ class RuleConfig(Record):
     direction: Literal["higher", "lower"] | None = Field(
         None, description="Which way is better; None: as the metric itself has it."
     )
-    required: bool = Field(
-        True,
-        description="Where the metric could not be measured, as without a judge: True, the rule is "
-        "inconclusive; False, it is passed over, which the decision says.",
+    optional: bool = Field(
+        False,
+        description="Where the metric could not be measured, as without a judge: False, the rule "
+        "is inconclusive; True, it is passed over, which the decision says.",
     )
     min_n: int | None = Field(
         None, ge=2, description="Answers below which the rule cannot pass; None: gate.min_n."
@@ -53,12 +53,25 @@ DEFAULT_RULES = (
     RuleConfig(metric=PRIMARY, against="base_few_shot", kind="superiority"),
     RuleConfig(metric=OTHERS, against="production", kind="non_inferiority", margin=0.05),
     RuleConfig(
-        metric=JUDGE, against="production", kind="non_inferiority", margin=0.1, required=False
+        metric=JUDGE, against="production", kind="non_inferiority", margin=0.1, optional=True
     ),
     RuleConfig(
-        metric="general_loss", against="base", kind="non_inferiority", margin=0.1, required=False
+        metric="general_loss", against="base", kind="non_inferiority", margin=0.1, optional=True
     ),
 )
+
+
+class ApprovalConfig(Record):
+    """Whether a person has the last word."""
+
+    mode: Literal["always", "on_inconclusive", "never"] = Field(
+        "never",
+        description="When a person is asked: before every promotion and about what is "
+        "inconclusive, about that alone, or never. What is blocked cannot be approved.",
+    )
+    timeout_hours: float = Field(
+        72.0, gt=0, le=24 * 60, description="Hours after which no answer is a rejection."
+    )
 
 
 class GateConfig(Record):
@@ -69,6 +82,9 @@ class GateConfig(Record):
     )
     rules: tuple[RuleConfig, ...] = Field(
         DEFAULT_RULES, min_length=1, description="What must be shown; every rule must pass."
+    )
+    approval: ApprovalConfig = Field(
+        ApprovalConfig(), description="Whether a person has the last word."
     )
     min_judge_spearman: float | None = Field(
         None,

@@ -84,7 +84,7 @@ def decide(contestants: Contestants, config: GateConfig) -> Verdict:
     adjusted = holm({c.rule: c.p_value.value for c in compared if c.p_value is not None})
     differences = [_record(c, adjusted, config) for c in compared]
     verdicts: list[Finding] = [d.verdict for d in differences]
-    needed = [u for u in unmeasured if u.rule.required]
+    needed = [u for u in unmeasured if not u.rule.optional]
     verdicts += ["inconclusive"] * len(needed)
     outcome = _outcome(verdicts)
     reasons = [*map(wording.reason, differences), *map(wording.unmeasured, unmeasured)]

@@ -43,7 +43,7 @@ class Rule:
     margin: float
     direction: Literal["higher", "lower"] | None
     min_n: int
-    required: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -
             margin=given.margin,
             direction=given.direction,
             min_n=given.min_n or config.min_n,
-            required=given.required,
+            optional=given.optional,
         )
 
 

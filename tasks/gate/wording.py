@@ -80,13 +80,13 @@ def unmeasured(claim: Unmeasured) -> str:
     reasons = list(dict.fromkeys(causes.values()))
     alike = len(causes) == len({"candidate", rule.against}) and len(reasons) == 1
     why = reasons[0] if alike else "; ".join(f"{role}: {cause}" for role, cause in causes.items())
-    follows = "its rule requires it" if rule.required else "decided without it"
+    follows = "decided without it" if rule.optional else "its rule asks for it"
     return f"{rule.metric}: not measured ({why}), {follows}."
 
 
 def needed(claim: Unmeasured) -> str:
     """What would settle a rule without figures."""
-    return f"{claim.rule.metric}: let it be measured, or set required: false in its rule."
+    return f"{claim.rule.metric}: let it be measured, or set optional: true in its rule."
 
 
 def sentence(

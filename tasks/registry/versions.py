@@ -9,7 +9,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import Adapter, BaseModelRef, GateDecision, Lineage, ModelVersion
+from tasks.artifacts import (
+    Adapter,
+    BaseModelRef,
+    GateDecision,
+    Lineage,
+    ModelVersion,
+    approval_tags,
+)
 from tasks.errors import StaleDecisionError
 
 logger = logging.getLogger(__name__)
@@ -84,6 +91,7 @@ def _tags(adapter: Adapter, decision: GateDecision, lineage: Lineage) -> dict[st
         "base_license": adapter.base_model.license,
         "decision": decision.outcome,
         "decision_uri": decision.uri,
+        **approval_tags(decision.approval),
     }
     return {key: str(value) for key, value in tags.items() if value is not None}
 

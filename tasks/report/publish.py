@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import RunSummary
+from tasks.artifacts import RunSummary, approval_tags
 from tasks.objects import Store
 from tasks.storage import local_folder
 
@@ -75,6 +75,7 @@ def _tags(summary: RunSummary) -> list[RunTag]:
         "reasons": "\n".join(summary.reasons),
         "data_digest": summary.data.get("digest", ""),
         **{key: value or "" for key, value in summary.lineage.items()},
+        **approval_tags(summary.approval),
         "summary": summary.model_dump_json(),
     }
     return [RunTag(key, str(value)[:_TAG_CHARACTERS]) for key, value in values.items()]

@@ -42,6 +42,10 @@ class RunRecords(Record):
     model: ModelVersion | None
     lineage: Lineage
 
+    def promoted(self, model: ModelVersion) -> RunRecords:
+        """The same with the candidate in production."""
+        return self.model_copy(update={"model": model})
+
 
 class RunInfo(Record):
     """The run itself: who it is, how long it took, and what its stages did."""
@@ -75,6 +79,7 @@ def summarise(info: RunInfo, records: RunRecords) -> RunSummary:
         cost={**_cost(info, records.adapter), "judge_usd": _judge_usd(info, records)},
         judge=_judge(records.reports),
         calibration=records.reports["candidate"].calibration,
+        approval=decision.approval,
         seconds=round(info.seconds, 1),
         overhead_seconds=_overhead(info),
         cautions=_cautions(records),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 UPTO_GATE = [
     *("ingest", "lock_golden", "clean", "drift", "format", "train"),
-    *("choose_shots", "generate", "evaluate"),
+    *("choose_shots", "collect_general", "generate", "measure_general", "evaluate", "compare"),
 ]
 
 
@@ -80,6 +80,18 @@ def test_the_summary_is_everywhere_the_same(first: RunSummary, stack: Path) -> N
     page = (folder / "report.html").read_text()
     assert first.name in page
     assert first.reasons[0].split(":")[0] in page
+
+
+def test_a_candidate_that_forgets_is_blocked_for_that_reason(tiny: Tiny) -> None:
+    summary = retrain(tiny(evaluate={"general": {"enabled": True}}))
+    assert summary.decision == "blocked", summary.reasons
+    assert "is worse than the base model on general_loss" in summary.sentence
+    failed = {(d.metric, d.baseline) for d in summary.differences if d.verdict == "failed"}
+    assert failed == {("general_loss", "base")}
+    assert summary.metrics["base"]["general_loss"].n == 40
+    assert (
+        summary.metrics["base_few_shot"]["general_loss"] == summary.metrics["base"]["general_loss"]
+    )
 
 
 def test_a_repeated_run_is_cached_and_changes_nothing(first: RunSummary, tiny: Tiny) -> None:

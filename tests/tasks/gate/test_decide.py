@@ -277,7 +277,7 @@ def test_the_judge_guards_over_the_rows_both_judged(
             judged(right(150), grades, skip=2, digest="c"),
             judged(right(20), GRADES, skip=4, digest=None),
         ),
-        settings(JUDGED | {"required": required}),
+        settings(JUDGED | {"optional": not required}),
     )
 
     assert verdict.outcome == expected
@@ -304,15 +304,13 @@ def test_a_judge_that_did_not_run(required: bool, expected: str) -> None:
             judged(right(150), GRADES, skip=0, digest="c"),
             contestant(right(20), digest=None, judge="failed: 9 of 200 judgements failed"),
         ),
-        settings(JUDGED | {"required": required}),
+        settings(JUDGED | {"optional": not required}),
     )
 
     assert verdict.outcome == expected
     assert verdict.reasons[1].startswith("judge: not measured (base: failed: 9 of 200")
     if required:
-        assert verdict.settling == [
-            "judge: let it be measured, or set required: false in its rule."
-        ]
+        assert verdict.settling == ["judge: let it be measured, or set optional: true in its rule."]
         assert verdict.sentence.startswith("The candidate is held back: judge: not measured")
     else:
         assert verdict.settling == []

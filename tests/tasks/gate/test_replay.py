@@ -118,7 +118,7 @@ def test_a_judge_that_disagrees_with_people_is_not_trusted(
         reports[role] = made.model_copy(update={"calibration": known})  # type: ignore[index]
     rules = [
         {"metric": "primary", "kind": "superiority"},
-        {"metric": "judge", "kind": "non_inferiority", "margin": 0.1, "required": False},
+        {"metric": "judge", "kind": "non_inferiority", "margin": 0.1, "optional": True},
     ]
     config = GateConfig.model_validate({"rules": rules, "min_judge_spearman": least})
     verdict, _ = decide_reports(store, reports, UNCOMPARED, config)
