@@ -417,6 +417,24 @@ class Calibration(Record):
         )
 
 
+class SliceScore(Record):
+    """The primary metric on a part of the golden rows: the candidate beside what serves now.
+
+    ``name`` is the config's, ``value`` what its expression gave for these rows; the difference is
+    signed so that positive is better. A part of few rows is ``is_small``.
+    """
+
+    name: str
+    value: str
+    n: int
+    is_small: bool
+    candidate: Score
+    baseline: Score
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
 class EvalReport(Artifact):
     """The scores of one contestant; ``scores.parquet`` holds what each answer contributed."""
 
@@ -575,6 +593,7 @@ class RunSummary(Record):
     lineage: dict[str, str | None] = {}
     cost: dict[str, Any] = {}
     judge: str = ""
+    slices: list[SliceScore] = []
     calibration: Calibration | None = None
     approval: Approval | None = None
     seconds: float = 0.0

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role
+from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role, SliceScore
+from tasks.example import from_table
 from tasks.looks import count_looks
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
 from tasks.report.formatting import example, format_check
+from tasks.report.slices import slice_scores
 from tasks.report.story import CheckStory, DataStory, Story
 from tasks.report.summary import RunRecords
 from tasks.report.training_log import training_story
-from tasks.scores import from_columns, reduce
+from tasks.scores import MetricScores, from_columns, reduce
 from tasks.storage import fetch
 
 
@@ -106,6 +109,24 @@ def _scored_answers(store: Store, records: RunRecords, primary: str) -> list[Sco
     return [_pair(baseline, theirs[identity], row) for identity, row in ours.items()]
 
 
+def gather_slices(
+    store: Store, records: RunRecords, primary: str, config: ReportConfig
+) -> tuple[list[SliceScore], dict[str, int]]:
+    """The primary metric on parts of the golden set; raises as ``slice_scores`` does."""
+    golden = fetch(store, records.golden.uri, records.golden.digest)
+    rows = from_table(pq.read_table(golden / "examples.parquet"))
+    roles: tuple[Role, Role] = ("candidate", records.decision.baseline)
+    ours, theirs = (_primary_scores(store, records.reports[role], primary) for role in roles)
+    return slice_scores(rows, ours, theirs, config)
+
+
+def _primary_scores(store: Store, report: EvalReport, primary: str) -> MetricScores:
+    ids, scores = from_columns(
+        pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
+    )
+    return replace(scores[primary], ids=scores[primary].ids or ids)
+
+
 def _pair(role: Role, theirs: dict[str, Any], ours: dict[str, Any]) -> ScoredAnswer:
     return ScoredAnswer(
         id=ours["id"],
@@ -123,11 +144,9 @@ def _answers(store: Store, report: EvalReport, primary: str) -> dict[str, dict[s
     """The answers by row, each with its own value of the primary metric."""
     answers = fetch(store, report.answers.uri, report.answers.digest) / "answers.parquet"
     rows: list[dict[str, Any]] = pq.read_table(answers).to_pylist()
-    table = pq.read_table(fetch(store, report.uri, report.digest) / "scores.parquet")
-    ids, scores = from_columns(table)
-    metric = scores[primary]
+    metric = _primary_scores(store, report, primary)
     values = reduce(metric.reducer, metric.stats[:, None, :])
-    by_id = dict(zip(metric.ids or ids, values.tolist(), strict=True))
+    by_id = dict(zip(metric.ids or (), values.tolist(), strict=True))
     return {row["id"]: {**row, "score": by_id.get(row["id"], 0.0)} for row in rows}
 
 

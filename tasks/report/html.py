@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.artifacts import MetricDifference, RunSummary, Score
+from tasks.artifacts import MetricDifference, RunSummary, Score, SliceScore
 from tasks.report import data, plots, training, wording
 from tasks.report.marking import Marked, mark
 from tasks.report.story import (
@@ -40,13 +40,14 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> str:
     """The whole page as one string."""
+    primary = _primary(summary)
     page = _environment().get_template("page.html.j2")
     text = page.render(
         summary=summary,
         story=story,
         generated_at=wording.moment(generated_at),
         headline=wording.headline(summary),
-        primary=_primary(summary),
+        primary=primary,
         errors=_errors(summary),
         reasons=_reasons(summary),
         absent="Not reached." if summary.status != "completed" else "Not part of this run.",
@@ -54,6 +55,10 @@ def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> st
         roles=[role for role in wording.ROLE_NAMES if summary.metrics.get(role)],
         forests=plots.forests(summary.differences),
         judge=_judge(summary),
+        slices=_slices(summary),
+        more=story.num_more_slices,
+        metric=primary.metric if primary else "",
+        baseline=primary.baseline if primary else "base",
         answers=[_answer(row) for row in story.answers],
         tally=_tally(story),
         data=data.view(story.data, summary.data.get("num_golden")) if story.data else None,
@@ -137,6 +142,42 @@ def _scores(summary: RunSummary) -> list[_ScoreRow]:
         n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
         rows.append(_ScoreRow(metric, by_role, n))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _SliceRow:
+    """A part of the golden set with its place, in percent, in a plot that all parts share."""
+
+    score: SliceScore
+    verdict: str
+    words: str
+    zero: float
+    low: float
+    high: float
+    point: float
+
+
+def _slices(summary: RunSummary) -> list[tuple[str, list[_SliceRow]]]:
+    """The parts by the expression that made them."""
+    shown = summary.slices
+    reach = max((max(abs(s.ci_low), abs(s.ci_high)) for s in shown), default=0) or 1.0
+
+    def at(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    rows = [
+        _SliceRow(
+            score=s,
+            verdict="passed" if s.ci_low > 0 else "failed" if s.ci_high < 0 else "inconclusive",
+            words=f"{s.difference:+.3f}, interval {s.ci_low:+.3f} to {s.ci_high:+.3f}",
+            zero=at(0),
+            low=at(s.ci_low),
+            high=at(s.ci_high),
+            point=at(s.difference),
+        )
+        for s in shown
+    ]
+    return [(name, list(group)) for name, group in groupby(rows, key=lambda row: row.score.name)]
 
 
 def _judge(summary: RunSummary) -> str:

@@ -86,7 +86,8 @@ class AnswerRow:
 class Story:
     """Everything on the page that is not in the summary.
 
-    ``num_by_verdict`` counts all golden rows, of which ``answers`` shows a few.
+    ``num_by_verdict`` counts all golden rows, of which ``answers`` shows a few;
+    ``num_more_slices`` the parts of each expression that are not shown.
     """
 
     data: DataStory | None = None
@@ -94,3 +95,4 @@ class Story:
     answers: Sequence[AnswerRow] = ()
     config_yaml: str = ""
     num_by_verdict: Mapping[Verdict, int] = field(default_factory=dict)
+    num_more_slices: Mapping[str, int] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -23,15 +24,19 @@ def report(
     info: RunInfo, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
 ) -> RunSummary:
     """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
-    from tasks.report.gather import gather
+    from tasks.report.gather import gather, gather_slices
 
     store = open_store()
+    slices, more = gather_slices(store, records, primary, config)
     story = gather(store, records, primary, config, config_yaml)
+    story = replace(story, num_more_slices=more)
     training = training_facts(story.training) if story.training else {}
     summary = summarise(info, records)
     worn = wear(count_looks(store, records.golden), records.golden, config.max_models)
     cautions = summary.cautions | ({"golden_wear": worn} if worn else {})
-    summary = summary.model_copy(update={"training": training, "cautions": cautions})
+    summary = summary.model_copy(
+        update={"training": training, "cautions": cautions, "slices": slices}
+    )
     return _publish(summary, story)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.artifacts import MetricDifference, RunSummary, Score
+from tasks.artifacts import MetricDifference, RunSummary, Score, SliceScore
 
 ROLE_NAMES = {
     "base": "base",
@@ -91,7 +91,7 @@ def gain(metric: str, value: float) -> str:
     return ("+" if value > 0 else "\N{MINUS SIGN}") + text
 
 
-def interval(of: Score | MetricDifference, metric: str, signed: bool = False) -> str:
+def interval(of: Score | MetricDifference | SliceScore, metric: str, signed: bool = False) -> str:
     """A confidence interval; its unit stands with the value beside it."""
     low, high = ((gain if signed else figure)(metric, end) for end in (of.ci_low, of.ci_high))
     return f"[{low.removesuffix(_MS)}, {high.removesuffix(_MS)}]"

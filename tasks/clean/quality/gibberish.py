@@ -33,9 +33,9 @@ from tasks.clean.quality.codepoints import (
     scripts,
     utf8,
 )
-from tasks.clean.quality.language import NO_LANGUAGE, identify
 from tasks.clean.rows import Finding
 from tasks.example import normalise
+from tasks.languages import NO_LANGUAGE, identify
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +9,8 @@ import pyarrow.compute as pc
 from tasks.clean.config import QualityConfig
 from tasks.clean.rows import Finding
 from tasks.errors import ConfigError
+from tasks.languages import NO_LANGUAGE, PREFIX, identifier, identify
 
-NO_LANGUAGE = "zxx"  # ISO 639's code for what is no language: random letters, code
-# The classifier walks each byte in Python: more of a text makes it slower and hardly surer.
-_PREFIX = 200
 _LEAST_LETTERS = 20
 
 
@@ -27,7 +23,7 @@ def wrong_language(prompts: pa.Array, config: QualityConfig) -> list[Finding]:
     if not config.languages:
         return []
     _check_codes(config.languages)
-    beginnings = pc.utf8_slice_codeunits(pc.fill_null(prompts, ""), 0, _PREFIX)
+    beginnings = pc.utf8_slice_codeunits(pc.fill_null(prompts, ""), 0, PREFIX)
     letters = pc.utf8_length(pc.replace_substring_regex(beginnings, r"\PL", ""))
     judged = np.flatnonzero(np.asarray(letters) >= _LEAST_LETTERS)
     encoded = beginnings.take(pa.array(judged)).dictionary_encode()
@@ -52,26 +48,10 @@ def wrong_language(prompts: pa.Array, config: QualityConfig) -> list[Finding]:
     ]
 
 
-def identify(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability) of the most probable language of the text's beginning."""
-    language, probability = _identifier().classify(text[:_PREFIX])
-    return str(language), float(probability)
-
-
 def _check_codes(languages: tuple[str, ...]) -> None:
-    known = set(_identifier().labels)
+    known = set(identifier().labels)
     if unknown := [code for code in languages if code not in known]:
         raise ConfigError(
             f"clean.quality.languages: {', '.join(unknown)} is not known. Give codes of ISO 639-1 "
             f"among {', '.join(sorted(code for code in known if len(code) == 2))}."
         )
-
-
-@lru_cache(maxsize=1)
-def _identifier():  # type: ignore[no-untyped-def]
-    from py3langid.langid import (  # type: ignore[import-untyped]
-        MODEL_FILE,
-        LanguageIdentifier,
-    )
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

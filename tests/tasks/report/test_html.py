@@ -16,7 +16,7 @@ from tasks.report.html import render_page
 from tasks.report.story import AnswerRow, CheckStory, Story, TrainingStory
 
 AT = datetime(2026, 1, 5, 14, 3, tzinfo=UTC)
-SECTIONS = ["metrics", "answers", "data", "training", "timings", "lineage"]
+SECTIONS = ["metrics", "slices", "answers", "data", "training", "timings", "lineage"]
 OUTCOMES = ["promoted", "canary", "blocked", "inconclusive", "no_change", "failed"]
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HOSTILE = [
