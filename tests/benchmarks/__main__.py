@@ -34,6 +34,11 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
         return run()
 
+    def generate() -> Result:
+        from tests.benchmarks.generate import generate as run
+
+        return run()
+
     from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
     from tests.benchmarks.labels import labels
@@ -46,6 +51,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "memory": memory,
         "train-cpu": train_cpu,
         "train-gpu": train_gpu,
+        "generate": generate,
         "dedup": dedup,
         "dedup-1m": dedup_1m,
         "pii": pii,
