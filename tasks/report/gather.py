@@ -14,6 +14,7 @@ from tasks.looks import count_looks
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.config import ReportConfig
+from tasks.report.confusion import confusion
 from tasks.report.formatting import example, format_check
 from tasks.report.slices import slice_scores
 from tasks.report.story import CheckStory, DataStory, Story
@@ -27,7 +28,8 @@ def gather(
     store: Store, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
 ) -> Story:
     """Read back what the page shows: discards, the loss curve, and answers side by side."""
-    rows = _scored_answers(store, records, primary)
+    rows = scored_answers(store, records, primary)
+    is_classification = "macro_f1" in records.reports["candidate"].metrics
     return Story(
         data=_data(store, records),
         training=training_story(
@@ -39,6 +41,7 @@ def gather(
         answers=choose(rows, config.num_answers),
         config_yaml=config_yaml,
         num_by_verdict=count_verdicts(rows),
+        confusion=confusion(rows) if is_classification else None,
     )
 
 
@@ -102,7 +105,8 @@ def _statistics(store: Store, formatted: FormattedDataset) -> dict[str, Any]:
     return found
 
 
-def _scored_answers(store: Store, records: RunRecords, primary: str) -> list[ScoredAnswer]:
+def scored_answers(store: Store, records: RunRecords, primary: str) -> list[ScoredAnswer]:
+    """Every golden row with both answers and their values of the primary metric."""
     baseline = records.decision.baseline
     theirs = _answers(store, records.reports[baseline], primary)
     ours = _answers(store, records.reports["candidate"], primary)

@@ -57,6 +57,7 @@ def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> st
         judge=_judge(summary),
         slices=_slices(summary),
         more=story.num_more_slices,
+        confusion=story.confusion,
         metric=primary.metric if primary else "",
         baseline=primary.baseline if primary else "base",
         answers=[_answer(row) for row in story.answers],

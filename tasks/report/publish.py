@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
 from tasks.artifacts import RunSummary, approval_tags
 from tasks.objects import Store
+from tasks.report.answers import ScoredAnswer
 from tasks.storage import local_folder
 
-REPORT, SUMMARY = "report.html", "summary.json"
+REPORT, SUMMARY, ANSWERS = "report.html", "summary.json", "answers.json"
 _TAG_CHARACTERS = 5000  # MLflow's limit for a tag's value
 
 
@@ -43,8 +47,14 @@ def to_store(store: Store, summary: RunSummary, page: str) -> None:
     store.put_bytes(f"{prefix}/{SUMMARY}", summary.model_dump_json(indent=1).encode())
 
 
-def to_mlflow(client: MlflowClient, summary: RunSummary, folder: Path) -> str:
-    """One MLflow run for the retrain run: scores as metrics, the summary as tags, both files.
+def to_mlflow(
+    client: MlflowClient,
+    summary: RunSummary,
+    folder: Path,
+    answers: Sequence[ScoredAnswer] = (),
+) -> str:
+    """One MLflow run for the retrain run: scores as metrics, the summary as tags, both files, and
+    the answers as a table.
 
     A repeated call finds the run by its tag. Answers the address of the page in MLflow's UI.
     """
@@ -62,6 +72,9 @@ def to_mlflow(client: MlflowClient, summary: RunSummary, folder: Path) -> str:
     client.log_batch(run_id, metrics=metrics, tags=_tags(summary))
     for name in (REPORT, SUMMARY):
         client.log_artifact(run_id, str(folder / name))
+    known = {file.path for file in client.list_artifacts(run_id)}
+    if answers and ANSWERS not in known:  # a table of the same name would grow
+        client.log_table(run_id, _columns(answers), ANSWERS)
     client.set_terminated(run_id, "FINISHED" if summary.status == "completed" else "FAILED")
     base = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     return f"{base}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
@@ -79,6 +92,11 @@ def _tags(summary: RunSummary) -> list[RunTag]:
         "summary": summary.model_dump_json(),
     }
     return [RunTag(key, str(value)[:_TAG_CHARACTERS]) for key, value in values.items()]
+
+
+def _columns(answers: Sequence[ScoredAnswer]) -> dict[str, list[Any]]:
+    rows = [asdict(answer) for answer in answers]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _create(client: MlflowClient, name: str) -> str:

@@ -83,11 +83,25 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """``labels`` are the right classes, by name; ``columns`` those and, where it was answered,
+    "none of them"; ``counts`` has a row for each label, or is empty where there are too many.
+    ``pairs`` are (right, answered, count), the most frequent first.
+    """
+
+    labels: Sequence[str]
+    columns: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    pairs: Sequence[tuple[str, str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """Everything on the page that is not in the summary.
 
     ``num_by_verdict`` counts all golden rows, of which ``answers`` shows a few;
-    ``num_more_slices`` the parts of each expression that are not shown.
+    ``num_more_slices`` the parts of each expression that are not shown. ``confusion`` is that of
+    the candidate's classes, where the task is to name one.
     """
 
     data: DataStory | None = None
@@ -96,3 +110,4 @@ class Story:
     config_yaml: str = ""
     num_by_verdict: Mapping[Verdict, int] = field(default_factory=dict)
     num_more_slices: Mapping[str, int] = field(default_factory=dict)
+    confusion: Confusion | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from tasks.artifacts import RunSummary
 from tasks.looks import count_looks, wear
 from tasks.objects import open_store
+from tasks.report.answers import ScoredAnswer
 from tasks.report.config import ReportConfig
 from tasks.report.html import render_page
 from tasks.report.markdown import markdown
@@ -24,7 +26,7 @@ def report(
     info: RunInfo, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
 ) -> RunSummary:
     """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
-    from tasks.report.gather import gather, gather_slices
+    from tasks.report.gather import gather, gather_slices, scored_answers
 
     store = open_store()
     slices, more = gather_slices(store, records, primary, config)
@@ -37,7 +39,7 @@ def report(
     summary = summary.model_copy(
         update={"training": training, "cautions": cautions, "slices": slices}
     )
-    return _publish(summary, story)
+    return _publish(summary, story, scored_answers(store, records, primary))
 
 
 def report_failure(info: RunInfo, reason: str, config_yaml: str, *, crashed: bool) -> None:
@@ -46,7 +48,7 @@ def report_failure(info: RunInfo, reason: str, config_yaml: str, *, crashed: boo
     _publish(summary, Story(config_yaml=config_yaml))
 
 
-def _publish(summary: RunSummary, story: Story) -> RunSummary:
+def _publish(summary: RunSummary, story: Story, answers: Sequence[ScoredAnswer] = ()) -> RunSummary:
     from mlflow.tracking import MlflowClient
 
     from tasks.report import publish
@@ -62,7 +64,7 @@ def _publish(summary: RunSummary, story: Story) -> RunSummary:
     page = render_page(summary, story, datetime.now(UTC))
     publish.to_folder(summary, page)
     publish.to_store(store, summary, page)
-    address = publish.to_mlflow(MlflowClient(), summary, folder)
+    address = publish.to_mlflow(MlflowClient(), summary, folder, answers)
     key = f"report-{summary.name}".lower()
     create_markdown_artifact(markdown(summary), key=f"decision-{summary.name}".lower())
     create_link_artifact(address, link_text="The whole report", key=key)

@@ -77,6 +77,11 @@ def test_the_summary_is_everywhere_the_same(first: RunSummary, stack: Path) -> N
     assert len(runs) == 1
     assert runs[0].data.tags["decision"] == "promoted"
     assert runs[0].data.metrics["candidate.exact_match"] == 1.0
+    table = json.loads(
+        Path(client.download_artifacts(runs[0].info.run_id, "answers.json")).read_text()
+    )
+    said = [row[table["columns"].index("candidate")] for row in table["data"]]
+    assert said == ["yes"] * first.data["num_golden"]
     page = (folder / "report.html").read_text()
     assert first.name in page
     assert first.reasons[0].split(":")[0] in page
