@@ -594,6 +594,9 @@ class RunSummary(Record):
     cost: dict[str, Any] = {}
     judge: str = ""
     slices: list[SliceScore] = []
+    share_of_reference: Score | None = Field(
+        None, description="The candidate's primary metric as a share of the reference model's"
+    )
     calibration: Calibration | None = None
     approval: Approval | None = None
     seconds: float = 0.0

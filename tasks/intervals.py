@@ -113,6 +113,32 @@ def paired_difference(
     )
 
 
+def share_of(scores: MetricScores, of: MetricScores, *, confidence: float = 0.95) -> Score | None:
+    """What share of another model's score this one has, on the same rows, by Fieller's (1954)
+    interval over the rows' influences.
+
+    None where the other's score might be 0, of which nothing is a share, or this one is.
+
+    Raises:
+        DataError: the two do not measure the same metric on equally many rows.
+    """
+    _check_comparable(scores, of)
+    n = len(scores.stats)
+    if n < 2 or of.value == 0 or scores.value == 0:
+        return None
+    ours, theirs = (_influence(s) / np.sqrt((n - 1) * n) for s in (scores, of))
+    t2 = _t(confidence, n) ** 2
+    # (ours - share * theirs)^2 = t^2 * variance of that, a quadratic in the share.
+    square = of.value**2 - t2 * float(theirs @ theirs)
+    middle = scores.value * of.value - t2 * float(ours @ theirs)
+    rest = scores.value**2 - t2 * float(ours @ ours)
+    root = middle**2 - square * rest
+    if square <= 0 or root < 0:
+        return None
+    ends = sorted((middle + sign * np.sqrt(root)) / square for sign in (-1, 1))
+    return Score(value=scores.value / of.value, ci_low=float(ends[0]), ci_high=float(ends[1]), n=n)
+
+
 def _t(confidence: float, n: int) -> float:
     return float(scipy_stats.t.isf((1 - confidence) / 2, n - 1))
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role, SliceScore
+from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role, Score, SliceScore
 from tasks.example import from_table
+from tasks.intervals import share_of
 from tasks.looks import count_looks
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
@@ -122,6 +123,17 @@ def gather_slices(
     roles: tuple[Role, Role] = ("candidate", records.decision.baseline)
     ours, theirs = (_primary_scores(store, records.reports[role], primary) for role in roles)
     return slice_scores(rows, ours, theirs, config)
+
+
+def share_of_reference(store: Store, records: RunRecords, primary: str) -> Score | None:
+    """The candidate's primary metric as a share of the reference's; None without a reference, or
+    where less is better.
+    """
+    if "reference" not in records.reports:
+        return None
+    roles: tuple[Role, Role] = ("candidate", "reference")
+    ours, theirs = (_primary_scores(store, records.reports[role], primary) for role in roles)
+    return share_of(ours, theirs) if ours.higher_is_better else None
 
 
 def _primary_scores(store: Store, report: EvalReport, primary: str) -> MetricScores:

@@ -26,7 +26,12 @@ def report(
     info: RunInfo, records: RunRecords, primary: str, config: ReportConfig, config_yaml: str
 ) -> RunSummary:
     """Tell the run's story: summary.json and one page, here, in S3, in MLflow and in Prefect."""
-    from tasks.report.gather import gather, gather_slices, scored_answers
+    from tasks.report.gather import (
+        gather,
+        gather_slices,
+        scored_answers,
+        share_of_reference,
+    )
 
     store = open_store()
     slices, more = gather_slices(store, records, primary, config)
@@ -37,7 +42,12 @@ def report(
     worn = wear(count_looks(store, records.golden), records.golden, config.max_models)
     cautions = summary.cautions | ({"golden_wear": worn} if worn else {})
     summary = summary.model_copy(
-        update={"training": training, "cautions": cautions, "slices": slices}
+        update={
+            "training": training,
+            "cautions": cautions,
+            "slices": slices,
+            "share_of_reference": share_of_reference(store, records, primary),
+        }
     )
     return _publish(summary, story, scored_answers(store, records, primary))
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
 from tasks.errors import DataError
-from tasks.intervals import interval, paired_difference
+from tasks.intervals import interval, paired_difference, share_of
 from tasks.scores import Floats, MetricScores, Reducer, reduce
 from tests.score_samples import REDUCERS, N, sample, scores
 
@@ -314,3 +314,31 @@ def test_intervals_of_differences_hold_the_truth_as_often_as_they_say(name: str,
 
     low, high = WANTED[n]
     assert low - ERROR <= coverage(holds, name, n) <= high + ERROR
+
+
+def test_a_share_is_that_of_a_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = (
+        MetricScores("m", "proportion", True, (rng.random((300, 1)) < p).astype(float))
+        for p in (0.6, 0.8)
+    )
+    found = share_of(ours, theirs)
+    assert found is not None
+    rows = rng.integers(0, 300, (4000, 300))
+    shares = ours.stats[rows, 0].mean(axis=1) / theirs.stats[rows, 0].mean(axis=1)
+    low, high = np.quantile(shares, (0.025, 0.975))
+    assert found.value == pytest.approx(ours.value / theirs.value)
+    assert (found.ci_low, found.ci_high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_a_model_is_the_whole_of_itself_and_no_share_of_nothing() -> None:
+    values = (np.arange(50) % 2).astype(float)[:, None]
+    some = MetricScores("m", "proportion", True, values)
+    nothing = MetricScores("m", "proportion", True, np.zeros((50, 1)))
+    rare = MetricScores("m", "proportion", True, (np.arange(50) == 7).astype(float)[:, None])
+    whole = share_of(some, some)
+    assert whole is not None
+    assert (whole.value, whole.ci_low, whole.ci_high) == pytest.approx((1, 1, 1))
+    assert share_of(some, nothing) is None
+    assert share_of(some, rare) is None
+    assert share_of(nothing, some) is None
