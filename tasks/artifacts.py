@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Outcome = Literal["promoted", "canary", "blocked", "inconclusive", "no_change"]
 Role = Literal["base", "base_few_shot", "champion", "candidate", "reference"]
 Serving = Literal["base", "champion"]
+Baseline = Role | Literal["limit"]  # who or what a candidate is held against
 StageState = Literal["completed", "cached", "failed"]
 
 
@@ -465,6 +466,7 @@ class Comparison(Artifact):
 class MetricDifference(Record):
     """Candidate minus baseline on the same rows, signed so that positive is better.
 
+    The baseline ``limit`` is a fixed value, which the config gives.
     A superiority claim has the one-sided ``p_value`` of ``test``, and ``p_adjusted`` for all such
     claims together. A true difference below ``detectable`` would probably not be shown on ``n``
     answers; the one seen needs about ``n_needed`` of them. None where neither can be said.
@@ -472,7 +474,7 @@ class MetricDifference(Record):
 
     metric: str
     rule: Literal["superiority", "non_inferiority"]
-    baseline: Role
+    baseline: Baseline
     candidate_value: float
     baseline_value: float
     difference: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.artifacts import Record
 
@@ -27,6 +27,11 @@ class RuleConfig(Record):
         description="Who is compared with; 'production': the champion, or the base while there is "
         "none.",
     )
+    limit: float | None = Field(
+        None,
+        description="A fixed value to compare with in place of a contestant, such as the "
+        "milliseconds that an answer may take; for non_inferiority alone.",
+    )
     kind: Literal["superiority", "non_inferiority"] = Field(
         description="superiority: shown to be better by more than the margin; non_inferiority: "
         "shown not to be worse by more than the margin."
@@ -43,6 +48,15 @@ class RuleConfig(Record):
     min_n: int | None = Field(
         None, ge=2, description="Answers below which the rule cannot pass; None: gate.min_n."
     )
+
+    @model_validator(mode="after")
+    def _limit_is_not_beaten(self) -> RuleConfig:
+        if self.limit is not None and self.kind != "non_inferiority":
+            raise ValueError(
+                f"the rule about {self.metric} has a limit, which is to be kept: set kind to "
+                "non_inferiority, or compare with a contestant"
+            )
+        return self
 
 
 # The reference architecture asks for improvement of the metric and of the judge's grade; the judge
@@ -117,4 +131,4 @@ class GateConfig(Record):
     @property
     def contestants(self) -> frozenset[str]:
         """Who the rules compare with."""
-        return frozenset(rule.against for rule in self.rules)
+        return frozenset(rule.against for rule in self.rules if rule.limit is None)

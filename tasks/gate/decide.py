@@ -18,6 +18,7 @@ from tasks.gate.config import GateConfig
 from tasks.gate.rules import (
     Contestants,
     Rule,
+    beside_limit,
     check_same_rows,
     on_common_rows,
     rules_for,
@@ -95,7 +96,11 @@ def decide(contestants: Contestants, config: GateConfig) -> Verdict:
 
 
 def _compare(rule: Rule, contestants: Contestants, config: GateConfig) -> _Comparison:
-    ours, theirs = on_common_rows(contestants["candidate"], contestants[rule.against], rule)
+    candidate = contestants["candidate"]
+    if rule.against == "limit":
+        ours, theirs = beside_limit(candidate, rule)
+    else:
+        ours, theirs = on_common_rows(candidate, contestants[rule.against], rule)
     estimate = paired_difference(
         ours,
         theirs,

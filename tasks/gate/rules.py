@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tasks.artifacts import Role, serving_role
+import numpy as np
+
+from tasks.artifacts import Baseline, Role, serving_role
 from tasks.errors import ConfigError, DataError
 from tasks.gate.config import JUDGE, OTHERS, PREFERENCE, PRIMARY, GateConfig, RuleConfig
-from tasks.scores import MetricScores
+from tasks.scores import MetricScores, Reducer
 
 Kind = Literal["superiority", "non_inferiority"]
 
@@ -38,12 +40,13 @@ class Rule:
     """One claim of this run."""
 
     metric: str
-    against: Role
+    against: Baseline
     kind: Kind
     margin: float
     direction: Literal["higher", "lower"] | None
     min_n: int
     optional: bool = False
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,10 @@ class Unmeasured:
     causes: Mapping[Role, str]
 
 
-def compared_with(rule: RuleConfig, contestants: Contestants) -> Role:
-    """The contestant that a rule means."""
+def compared_with(rule: RuleConfig, contestants: Contestants) -> Baseline:
+    """The contestant that a rule means, or its limit."""
+    if rule.limit is not None:
+        return "limit"
     return serving_role(contestants) if rule.against == "production" else rule.against
 
 
@@ -85,7 +90,7 @@ def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -
     against = compared_with(given, contestants)
     if against == "champion" and against not in contestants:
         return
-    if against not in contestants:
+    if against != "limit" and against not in contestants:
         raise ConfigError(
             f"gate.rules: {given.metric} is to be compared with {against}, which was not "
             f"evaluated; evaluated were: {', '.join(contestants)}. Evaluate it (see the section "
@@ -100,6 +105,7 @@ def _expanded(given: RuleConfig, contestants: Contestants, config: GateConfig) -
             direction=given.direction,
             min_n=given.min_n or config.min_n,
             optional=given.optional,
+            limit=given.limit,
         )
 
 
@@ -121,7 +127,9 @@ def _needs_own_rule(metric: str) -> bool:
 def _causes(rule: Rule, contestants: Contestants) -> dict[Role, str]:
     """Why a rule's metric was not measured, for those of its two sides that lack it."""
     causes: dict[Role, str] = {}
-    sides: tuple[Role, Role] = ("candidate", rule.against)
+    sides: list[Role] = ["candidate"]
+    if rule.against != "limit":
+        sides.append(rule.against)
     for role in sides:
         contestant = contestants[role]
         if rule.metric in contestant.scores:
@@ -143,6 +151,24 @@ def check_same_rows(candidate: ContestantScores, other: ContestantScores) -> Non
             f"{candidate.role} and {other.role} must answer the same rows: "
             f"{len(candidate.ids)} and {len(other.ids)}, of which {len(ours & theirs)} in common"
         )
+
+
+def beside_limit(candidate: ContestantScores, rule: Rule) -> tuple[MetricScores, MetricScores]:
+    """The candidate's scores, and as many that all equal the rule's limit.
+
+    Raises:
+        ConfigError: the metric is no mean and no median of its answers' values.
+    """
+    ours = _measured(candidate, rule)
+    if ours.stats.shape[1] != 1:
+        raise ConfigError(
+            f"gate.rules: {rule.metric} is no mean and no median of what each answer scores, and "
+            "cannot be held against a limit. Compare it with a contestant."
+        )
+    limit = np.full_like(ours.stats, rule.limit)
+    reducer: Reducer = "median" if ours.reducer == "median" else "mean"
+    alike = replace(ours, reducer=reducer, bounds=ours.range)
+    return alike, replace(alike, stats=limit)
 
 
 def on_common_rows(

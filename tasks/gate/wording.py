@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.artifacts import MetricDifference, Outcome, Role
+from tasks.artifacts import Baseline, MetricDifference, Outcome, Role
 from tasks.gate.rules import Unmeasured
 
-NAMES: Mapping[Role, str] = {
+NAMES: Mapping[Baseline, str] = {
     "base": "the base model",
     "base_few_shot": "the base model with examples in its prompt",
     "champion": "the champion",
     "candidate": "the candidate",
     "reference": "the reference model",
+    "limit": "its limit",
 }
 
 
@@ -46,6 +47,14 @@ def _found(d: MetricDifference) -> str:
         ("non_inferiority", "failed"): "got worse by more than its margin",
         ("non_inferiority", "inconclusive"): "is not shown to stay within its margin",
     }
+    if d.baseline == "limit":
+        kept = {
+            "passed": "keeps its limit",
+            "failed": "breaks its limit",
+            "inconclusive": "is not shown to keep its limit",
+        }
+        if d.n >= d.min_n:
+            return kept[d.verdict]
     if d.n < d.min_n:
         return f"is undecided on fewer than {d.min_n} answers"
     if d.rule == "superiority" and d.verdict == "inconclusive" and d.ci_low > d.margin:

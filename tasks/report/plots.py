@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.artifacts import MetricDifference, Role
+from tasks.artifacts import Baseline, MetricDifference
 from tasks.report.story import DataStory
 
 _MAX_DECIMALS = 4  # finer values are written with an exponent
@@ -46,7 +46,7 @@ class Forest:
     """The differences of one unit over one axis; ``baselines`` are who is compared with in them."""
 
     unit: str
-    baselines: tuple[Role, ...]
+    baselines: tuple[Baseline, ...]
     axis: Axis
     rows: tuple[ForestRow, ...]
 

@@ -16,6 +16,7 @@ ROLE_NAMES = {
     "champion": "champion",
     "candidate": "candidate",
     "reference": "reference",
+    "limit": "limit",
 }
 _MS = " ms"
 _SENTENCES = {

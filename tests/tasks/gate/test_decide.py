@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+from pydantic import ValidationError
 
 from tasks.artifacts import Outcome
 from tasks.errors import ConfigError, DataError
@@ -350,6 +351,63 @@ def test_what_was_forgotten_is_held_against_the_base_model(forgotten: float, exp
     if expected == "blocked":
         assert verdict.sentence.startswith(
             "The candidate is worse than the base model on general_loss (-0.2"
+        )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "expected", "told"),
+    [
+        (0.2, 300.0, "promoted", "latency_p50_ms keeps its limit: candidate 200"),
+        (0.4, 300.0, "blocked", "latency_p50_ms breaks its limit: candidate 400"),
+        (0.298, 300.0, "inconclusive", "latency_p50_ms is not shown to keep its limit"),
+    ],
+)
+def test_a_limit_is_kept_or_broken(seconds: float, limit: float, expected: str, told: str) -> None:
+    """A few answers alone are timed, so the rule has a least number of its own."""
+    ids = tuple(f"row-{i}" for i in range(12))
+    taken = 1000 * seconds + np.linspace(-20, 20, 12)
+    latency = metric("latency_p50_ms", taken, reducer="median", higher_is_better=False, ids=ids)
+    rule = {
+        "metric": "latency_p50_ms",
+        "limit": limit,
+        "kind": "non_inferiority",
+        "min_n": 8,
+    }
+    verdict = decide(
+        against(contestant(right(150), latency), contestant(right(20), digest=None)),
+        settings(rule),
+    )
+
+    assert verdict.outcome == expected
+    assert verdict.reasons[1].startswith(told)
+    assert (verdict.differences[1].baseline, verdict.differences[1].baseline_value) == (
+        "limit",
+        limit,
+    )
+
+
+def test_a_share_has_a_limit_as_well() -> None:
+    cut = metric("truncated", np.arange(N) < 2, reducer="proportion", higher_is_better=False)
+    rule = {"metric": "truncated", "limit": 0.1, "kind": "non_inferiority"}
+    verdict = decide(
+        against(contestant(right(150), cut), contestant(right(20), digest=None)), settings(rule)
+    )
+    assert verdict.outcome == "promoted"
+    assert verdict.differences[1].candidate_value == pytest.approx(0.01)
+
+
+def test_a_limit_is_to_be_kept_not_beaten() -> None:
+    with pytest.raises(ValidationError, match="which is to be kept: set kind to non_inferiority"):
+        settings({"metric": "latency_p50_ms", "limit": 300, "kind": "superiority"})
+
+
+def test_whole_corpus_metrics_have_no_limit() -> None:
+    f1 = MetricScores("field_f1", "f1", True, np.ones((N, 3)))
+    rule = {"metric": "field_f1", "limit": 0.5, "kind": "non_inferiority"}
+    with pytest.raises(ConfigError, match="cannot be held against a limit"):
+        decide(
+            against(contestant(right(150), f1), contestant(right(20), digest=None)),
+            settings(rule),
         )
 
 
