@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deployments import environment
-from tasks.artifacts import RunSummary, Score
+from tasks.evidence import RunSummary, Score
 
 _ROLES = ("base", "base_few_shot", "champion", "candidate", "reference")
 _ALWAYS = ("base", "champion", "candidate")

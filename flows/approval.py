@@ -16,7 +16,7 @@ from pydantic import Field
 
 from flows.config import RetrainConfig
 from flows.record import run_info
-from tasks.artifacts import Approval
+from tasks.evidence import Approval
 from tasks.gate.approval import answered, form, is_asked, unanswered
 from tasks.report.summary import RunRecords
 from tasks.report.task import report

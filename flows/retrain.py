@@ -10,7 +10,7 @@ from prefect import flow
 from flows.approval import approved
 from flows.config import RetrainConfig
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
-from tasks.artifacts import Contestant, RunSummary
+from tasks.artifacts import Contestant
 from tasks.base_model import pin
 from tasks.clean.task import clean, measure_drift
 from tasks.evaluate.task import (
@@ -21,6 +21,7 @@ from tasks.evaluate.task import (
     generate_answers,
     measure_general,
 )
+from tasks.evidence import RunSummary
 from tasks.format.task import format_dataset
 from tasks.gate.task import gate
 from tasks.ingest.task import find_sources, ingest, lock_golden

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from tasks.artifacts import Score
 from tasks.errors import DataError
+from tasks.evidence import Score
 from tasks.scores import Floats, MetricScores, value_of_sums, value_over
 
 _BATCH_CELLS = 2_000_000  # resampled rows held at once: about 16 MB an array

@@ -20,12 +20,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
-from tasks.artifacts import Calibration
 from tasks.errors import DataError, MissingFileError
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import JudgeConfig
 from tasks.evaluate.judge import JudgedRow, judge_answers
 from tasks.evaluate.preference import prefer
+from tasks.evidence import Calibration
 from tasks.objects import Store
 from tasks.storage import digest_of
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.anthropic_client import make_client
-from tasks.artifacts import Score, TaskConfig
+from tasks.artifacts import TaskConfig
 from tasks.evaluate import judge
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.behaviour import behaviour
@@ -17,6 +17,7 @@ from tasks.evaluate.chosen import chosen_metrics
 from tasks.evaluate.config import EvaluateConfig, JudgeConfig
 from tasks.evaluate.judge import JudgeResult
 from tasks.evaluate.preference import Preferences, prefer
+from tasks.evidence import Score
 from tasks.intervals import interval
 from tasks.objects import Store
 from tasks.scores import MetricScores

@@ -13,9 +13,7 @@ from prefect.runtime import flow_run
 from tasks.artifacts import (
     Answers,
     CleanDataset,
-    Comparison,
     Contestant,
-    EvalReport,
     GeneralScores,
     GeneralSuite,
     GoldenSet,
@@ -28,6 +26,7 @@ from tasks.evaluate import general, stored
 from tasks.evaluate.answering import answer, score_general
 from tasks.evaluate.config import DecodingConfig, EvaluateConfig, FewShotConfig, GeneralConfig
 from tasks.evaluate.shots import choose, usable
+from tasks.evidence import Comparison, EvalReport
 from tasks.example import Example
 from tasks.looks import log_look
 from tasks.objects import open_store

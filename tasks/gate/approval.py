@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.artifacts import Approval, GateDecision
+from tasks.evidence import Approval, GateDecision
 from tasks.gate.config import ApprovalConfig
 
 NOBODY = "nobody"

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.artifacts import MetricDifference, Outcome, serving_role
+from tasks.artifacts import serving_role
+from tasks.evidence import MetricDifference, Outcome
 from tasks.gate import wording
 from tasks.gate.config import GateConfig
 from tasks.gate.rules import (

@@ -14,8 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tasks.artifacts import Calibration, Comparison, EvalReport, Role, serving_role
+from tasks.artifacts import Role, serving_role
 from tasks.errors import DataError
+from tasks.evidence import Calibration, Comparison, EvalReport
 from tasks.gate.config import JUDGE, PREFERENCE, GateConfig
 from tasks.gate.decide import Verdict, decide
 from tasks.gate.rules import ContestantScores

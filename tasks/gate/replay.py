@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tasks.artifacts import RunSummary
 from tasks.errors import DataError, MissingFileError, RetuneError
+from tasks.evidence import RunSummary
 from tasks.gate.record import DECISION, as_text, decide_reports, read_inputs
 from tasks.objects import Store, open_store
 from tasks.storage import fetch

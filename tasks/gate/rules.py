@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.artifacts import Baseline, Role, serving_role
+from tasks.artifacts import Role, serving_role
 from tasks.errors import ConfigError, DataError
+from tasks.evidence import Baseline
 from tasks.gate.config import JUDGE, OTHERS, PREFERENCE, PRIMARY, GateConfig, RuleConfig
 from tasks.scores import MetricScores, Reducer
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import Comparison, EvalReport, GateDecision, Role
+from tasks.artifacts import Role
+from tasks.evidence import Comparison, EvalReport, GateDecision
 from tasks.gate.config import GateConfig
 from tasks.gate.record import decide_reports, write
 from tasks.objects import open_store

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.artifacts import Baseline, MetricDifference, Outcome, Role
+from tasks.artifacts import Role
+from tasks.evidence import Baseline, MetricDifference, Outcome
 from tasks.gate.rules import Unmeasured
 
 NAMES: Mapping[Baseline, str] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import Adapter, GateDecision, Lineage, ModelVersion
+from tasks.artifacts import Adapter, Lineage, ModelVersion
+from tasks.evidence import GateDecision
 from tasks.stage import stage
 
 

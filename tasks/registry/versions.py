@@ -9,15 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import (
-    Adapter,
-    BaseModelRef,
-    GateDecision,
-    Lineage,
-    ModelVersion,
-    approval_tags,
-)
+from tasks.artifacts import Adapter, BaseModelRef, Lineage, ModelVersion
 from tasks.errors import StaleDecisionError
+from tasks.evidence import GateDecision, approval_tags
 
 logger = logging.getLogger(__name__)
 CHAMPION, PREVIOUS = "champion", "previous"

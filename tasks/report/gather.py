@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Artifact, EvalReport, FormattedDataset, Role, Score, SliceScore
+from tasks.artifacts import Artifact, FormattedDataset, Role
+from tasks.evidence import EvalReport, Score, SliceScore
 from tasks.example import from_table
 from tasks.intervals import share_of
 from tasks.looks import count_looks

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.artifacts import MetricDifference, RunSummary, Score, SliceScore
+from tasks.evidence import MetricDifference, RunSummary, Score, SliceScore
 from tasks.report import data, plots, training, wording
 from tasks.report.marking import Marked, mark
 from tasks.report.story import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import RunSummary
+from tasks.evidence import RunSummary
 from tasks.report import wording
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.artifacts import Baseline, MetricDifference
+from tasks.evidence import Baseline, MetricDifference
 from tasks.report.story import DataStory
 
 _MAX_DECIMALS = 4  # finer values are written with an exponent

@@ -12,7 +12,7 @@ from typing import Any
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import RunSummary, approval_tags
+from tasks.evidence import RunSummary, approval_tags
 from tasks.objects import Store
 from tasks.report.answers import ScoredAnswer
 from tasks.storage import local_folder

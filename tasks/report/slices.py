@@ -14,8 +14,8 @@ from typing import Any
 import jmespath  # type: ignore[import-untyped]
 from jmespath.exceptions import JMESPathError  # type: ignore[import-untyped]
 
-from tasks.artifacts import SliceScore
 from tasks.errors import ConfigError
+from tasks.evidence import SliceScore
 from tasks.example import Example
 from tasks.intervals import interval, paired_difference
 from tasks.languages import identify

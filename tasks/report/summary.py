@@ -9,22 +9,18 @@ from typing import Any
 from tasks.artifacts import (
     Adapter,
     CleanDataset,
-    Comparison,
     DriftReport,
-    EvalReport,
     FormattedDataset,
-    GateDecision,
     GoldenSet,
     Lineage,
     ModelVersion,
     RawSnapshot,
     Record,
     Role,
-    RunSummary,
-    Score,
     StageRun,
     StageState,
 )
+from tasks.evidence import Comparison, EvalReport, GateDecision, RunSummary, Score
 
 
 class RunRecords(Record):

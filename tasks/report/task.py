@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from tasks.artifacts import RunSummary
+from tasks.evidence import RunSummary
 from tasks.looks import count_looks, wear
 from tasks.objects import open_store
 from tasks.report.answers import ScoredAnswer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tasks.artifacts import MetricDifference, RunSummary, Score, SliceScore
+from tasks.evidence import MetricDifference, RunSummary, Score, SliceScore
 
 ROLE_NAMES = {
     "base": "base",

@@ -8,7 +8,7 @@ import yaml
 from deployments import environment
 from deployments.outcome import print_failure, print_outcome, read_summary
 from deployments.start import main
-from tasks.artifacts import RunSummary, Score
+from tasks.evidence import RunSummary, Score
 
 SUMMARY = RunSummary(
     flow_run_id="run-1",

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import resume_flow_run
 
-from tasks.artifacts import RunSummary
+from tasks.evidence import RunSummary
 from tests.flows.conftest import Tiny
 from tests.flows.test_resilience import finished, submit, summary_of, wait_for
 from tests.flows.test_retrain import champion, states

@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from flows.config import RetrainConfig
 from flows.forget import forget
 from flows.retrain import retrain
-from tasks.artifacts import RunSummary
 from tasks.errors import ConfigError
+from tasks.evidence import RunSummary
 from tasks.forget.config import ForgetConfig
 from tasks.forget.trace import MARK
 from tasks.objects import Store, open_store

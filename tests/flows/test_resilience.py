@@ -24,8 +24,8 @@ from prefect.deployments import run_deployment
 from deployments import bootstrap, environment
 from flows.config import RetrainConfig
 from flows.retrain import retrain
-from tasks.artifacts import RunSummary
 from tasks.errors import StorageError
+from tasks.evidence import RunSummary
 from tasks.objects import open_store
 from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny

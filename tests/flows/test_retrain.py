@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from flows.retrain import retrain
 from tasks import stage as stage_module
-from tasks.artifacts import RunSummary
 from tasks.errors import DataError, GoldenSetChangedError
+from tasks.evidence import RunSummary
 from tasks.objects import S3Store, open_store
 from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny, write_rows

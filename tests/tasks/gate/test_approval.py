@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.artifacts import Approval, GateDecision, Outcome
+from tasks.evidence import Approval, GateDecision, Outcome
 from tasks.gate.approval import answered, form, is_asked, unanswered
 from tasks.gate.config import ApprovalConfig
 

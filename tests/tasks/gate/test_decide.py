@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
-from tasks.artifacts import Outcome
 from tasks.errors import ConfigError, DataError
+from tasks.evidence import Outcome
 from tasks.gate.config import GateConfig
 from tasks.gate.decide import Verdict, decide
 from tasks.gate.rules import ContestantScores

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tasks.artifacts import MetricDifference, Role
+from tasks.artifacts import Role
+from tasks.evidence import MetricDifference
 from tasks.gate.config import GateConfig
 from tasks.gate.decide import Verdict, decide
 from tasks.gate.rules import ContestantScores

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts import Answers, Calibration, Comparison, EvalReport, Role, RunSummary
+from tasks.artifacts import Answers, Role
+from tasks.evidence import Calibration, Comparison, EvalReport, RunSummary
 from tasks.gate.config import GateConfig
 from tasks.gate.record import DECISION, decide_reports, write
 from tasks.gate.replay import locate, main, replay

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import Adapter, BaseModelRef, GateDecision, Lineage
+from tasks.artifacts import Adapter, BaseModelRef, Lineage
 from tasks.errors import StaleDecisionError
+from tasks.evidence import GateDecision
 from tasks.registry import versions
 
 pytestmark = pytest.mark.integration

@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import (
-    Adapter,
-    BaseModelRef,
-    FormattedDataset,
-    MetricDifference,
-    RunSummary,
-    Score,
-)
+from tasks.artifacts import Adapter, BaseModelRef, FormattedDataset
+from tasks.evidence import MetricDifference, RunSummary, Score
 from tasks.report.answers import ScoredAnswer, choose, count_verdicts
 from tasks.report.formatting import example, format_check
 from tasks.report.story import CheckStory, DataStory, Story, TrainingStory

@@ -18,13 +18,12 @@ from tasks.artifacts import (
     Answers,
     BaseModelRef,
     CleanDataset,
-    EvalReport,
     FormattedDataset,
-    GateDecision,
     GoldenSet,
     Lineage,
     RawSnapshot,
 )
+from tasks.evidence import EvalReport, GateDecision
 from tasks.objects import LocalStore
 from tasks.report.config import ReportConfig
 from tasks.report.gather import gather

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import RunSummary
+from tasks.evidence import RunSummary
 from tasks.report.html import render_page
 from tasks.report.story import AnswerRow, CheckStory, Story, TrainingStory
 

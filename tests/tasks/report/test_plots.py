@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.artifacts import RunSummary
+from tasks.evidence import RunSummary
 from tasks.report import plots, wording
 from tasks.report.story import Story
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.artifacts import Score, SliceScore
 from tasks.errors import ConfigError
+from tasks.evidence import Score, SliceScore
 from tasks.example import Example, Message
 from tasks.report.config import ReportConfig
 from tasks.report.html import render_page
