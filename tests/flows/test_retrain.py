@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 UPTO_GATE = [
     *("ingest", "lock_golden", "clean", "drift", "format", "train"),
-    *("choose_shots", "collect_general", "generate", "measure_general", "evaluate", "compare"),
+    *("choose_shots", "collect_general", "generate", "measure_general", "evaluate"),
 ]
 
 
@@ -43,7 +43,7 @@ def first(tiny: Tiny) -> RunSummary:
 
 
 def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stack: Path) -> None:
-    expected_stages = {"find_sources", *UPTO_GATE, "find_champion", "gate", "promote"}
+    expected_stages = {"find_sources", *UPTO_GATE, "find_champion", "compare", "gate", "promote"}
     assert set(states(first)) == expected_stages
     assert set(states(first).values()) == {"completed"}
     assert first.metrics["candidate"]["exact_match"].value == 1.0
@@ -187,7 +187,11 @@ def test_a_judge_is_asked_where_one_is_configured(
     assert judged.metrics["candidate"]["judge"].value == 4.0
     assert judged.metrics["candidate"]["judge"].n == 40
     assert "judge" in {difference.metric for difference in judged.differences}
-    assert len(api.requests) == 4 * 40, "base, alone and few-shot, champion, candidate: each once"
+    # Base, alone and few-shot, and the candidate: the champion says the same, graded once.
+    assert len(api.requests) == 3 * 40
+    assert judged.metrics["champion"]["judge"] == judged.metrics["candidate"]["judge"]
+    assert judged.metrics["candidate"]["judge_preference"].value == 0.5
+    assert judged.cost["judge_usd"] == pytest.approx(120 * 6e-6)
     # The answers were there already; only their scores are new.
     parts = next(s["parts"] for s in judged.stages if s["name"] == "generate")
     assert [part["state"] for part in parts] == ["cached", "cached", "cached", "completed"]
