@@ -33,7 +33,7 @@ def answer(
     if hosted is not None:
         with make_client(hosted.base_url, os.environ) as client:
             ask = ask_chat(hosted.model_id, client, config.max_new_tokens)
-            return answer_hosted(rows, hosted.model_id, ask)
+            return answer_hosted(rows, hosted.model_id, ask, config.repeats)
     from tasks.evaluate.generate import generate  # torch, only where weights are run
 
     return generate(rows, contestant.known_base_model, adapter, config, shots)
@@ -59,7 +59,7 @@ def _answer_by_reference(
     if model.api == "openai":
         with make_client(model.base_url, os.environ) as client:
             ask = ask_chat(model.model, client, config.max_new_tokens)
-            return answer_hosted(rows, model.model, ask)
+            return answer_hosted(rows, model.model, ask, config.repeats)
     with make_messages_client(os.environ, base_url=model.base_url) as messages_client:
         ask = ask_messages(model.model, messages_client, config.max_new_tokens)
-        return answer_hosted(rows, model.model, ask)
+        return answer_hosted(rows, model.model, ask, config.repeats)

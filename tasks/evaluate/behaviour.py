@@ -18,7 +18,9 @@ def behaviour(answers: Sequence[Answer]) -> dict[str, MetricScores]:
     """``num_tokens`` of an answer, and the shares ``truncated``, ``refusals`` and ``repetition``.
 
     Of the shares less is better: answers cut off at the most tokens allowed, answers that refuse,
-    and the sequences of four words in an answer that stood in it before.
+    and the sequences of four words in an answer that stood in it before. ``unstable``, of answers
+    that were asked for twice, is the share that came out otherwise: the noise of a model that does
+    not answer the same each time.
     """
     refusals = refuses(pa.array([a.answer for a in answers], pa.string())).to_pylist()
     found: list[tuple[str, Reducer, bool, list[float]]] = [
@@ -27,7 +29,8 @@ def behaviour(answers: Sequence[Answer]) -> dict[str, MetricScores]:
         ("refusals", "proportion", False, [float(r) for r in refusals]),
         ("repetition", "mean", False, [repetition(a.answer) for a in answers]),
     ]
-    return {
+    stable = [(a.id, float(a.answer != a.again)) for a in answers if a.again is not None]
+    scores = {
         name: MetricScores(
             name,
             reducer,
@@ -37,6 +40,13 @@ def behaviour(answers: Sequence[Answer]) -> dict[str, MetricScores]:
         )
         for name, reducer, higher_is_better, values in found
     }
+    if stable:
+        differing = np.array([[differs] for _, differs in stable])
+        asked_twice = tuple(identity for identity, _ in stable)
+        scores["unstable"] = MetricScores(
+            "unstable", "proportion", False, differing, ids=asked_twice
+        )
+    return scores
 
 
 def repetition(text: str) -> float:

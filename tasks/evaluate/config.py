@@ -42,6 +42,13 @@ class DecodingConfig(Record):
     latency_samples: int = Field(
         12, ge=0, le=10_000, description="Answers timed one by one for the latency; 0: none."
     )
+    repeats: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="Answers of a model behind an API that are asked for twice, since such a model "
+        "need not say the same again: the share that differs is told. 0: none.",
+    )
 
 
 class FewShotConfig(Record):

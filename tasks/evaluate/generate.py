@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import load_contestant, load_tokenizer, native_dtype, stop_ids
-from tasks.evaluate.answers import Answer
+from tasks.evaluate.answers import Answer, evenly
 from tasks.evaluate.config import DecodingConfig
 from tasks.evaluate.shots import with_examples
 from tasks.example import Example
@@ -135,13 +135,12 @@ def _latencies(
     config: DecodingConfig,
 ) -> dict[int, float]:
     """Milliseconds of a few whole answers asked for one at a time, evenly over the rows."""
-    count = min(config.latency_samples, len(prompts))
-    if count == 0:
+    timed = evenly(len(prompts), config.latency_samples)
+    if not timed:
         return {}
     answer(prompts[:1])  # the first call pays for lazy set-up
     taken: dict[int, float] = {}
-    for number in range(count):
-        index = number * len(prompts) // count
+    for index in timed:
         started = time.monotonic()
         answer([prompts[index]])
         taken[index] = 1000 * (time.monotonic() - started)

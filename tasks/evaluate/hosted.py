@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from tasks.errors import ConfigError, TrainingError
-from tasks.evaluate.answers import Answer
+from tasks.evaluate.answers import Answer, evenly
 from tasks.example import Example
 from tasks.openai_client import HostedError, api_message, read, told
 
@@ -76,15 +76,19 @@ class _Completion(BaseModel):
     usage: _Usage
 
 
-def answer_hosted(examples: Sequence[Example], name: str, ask: Ask) -> tuple[list[Answer], float]:
+def answer_hosted(
+    examples: Sequence[Example], name: str, ask: Ask, repeats: int = 0
+) -> tuple[list[Answer], float]:
     """The answers in the order of ``examples``, and the tokens generated per second.
 
-    A refusal, or a call in place of an answer, is an empty answer. Raises ConnectionError when the
-    API left a prompt unanswered: an outage is no answer.
+    ``repeats`` of them, evenly over the rows, are asked for twice. A refusal, or a call in place of
+    an answer, is an empty answer. Raises ConnectionError when the API left a prompt unanswered: an
+    outage is no answer.
     """
     prompts = [[api_message(m) for m in example.messages[:-1]] for example in examples]
     started = time.monotonic()
-    given = hosted_answers(prompts, ask)
+    twice = evenly(len(prompts), repeats)
+    given = hosted_answers([*prompts, *(prompts[i] for i in twice)], ask)
     seconds = time.monotonic() - started
     failed = [a for a in given if isinstance(a, AnswerFailure)]
     lost = [failure for failure in failed if failure.reason in _OUTAGES]
@@ -94,11 +98,17 @@ def answer_hosted(examples: Sequence[Example], name: str, ask: Ask) -> tuple[lis
         )
     for failure in failed:
         logger.warning("generate: %s: %s", failure.reason, failure.detail)
-    answers = [_as_answer(example, one) for example, one in zip(examples, given, strict=True)]
-    return answers, sum(a.num_tokens for a in answers) / seconds
+    again = dict(zip(twice, given[len(prompts) :], strict=True))
+    answers = [_as_answer(example, given[i], again.get(i)) for i, example in enumerate(examples)]
+    num_tokens = sum(one.num_tokens for one in given if isinstance(one, HostedAnswer))
+    return answers, num_tokens / seconds
 
 
-def _as_answer(example: Example, given: HostedAnswer | AnswerFailure) -> Answer:
+def _as_answer(
+    example: Example,
+    given: HostedAnswer | AnswerFailure,
+    again: HostedAnswer | AnswerFailure | None,
+) -> Answer:
     said = given if isinstance(given, HostedAnswer) else HostedAnswer("", 0, truncated=False)
     return Answer(
         id=example.id,
@@ -108,6 +118,7 @@ def _as_answer(example: Example, given: HostedAnswer | AnswerFailure) -> Answer:
         num_tokens=said.num_tokens,
         truncated=said.truncated,
         latency_ms=None,
+        again=None if again is None else again.text if isinstance(again, HostedAnswer) else "",
     )
 
 

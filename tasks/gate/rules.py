@@ -121,8 +121,8 @@ def _metrics(given: RuleConfig, contestants: Contestants, config: GateConfig) ->
 
 
 def _needs_own_rule(metric: str) -> bool:
-    """What is too slow, too long or too much forgotten is for a rule of its own to say."""
-    return metric.endswith("_ms") or metric.startswith(("num_", "general_"))
+    """What is too slow, too long, forgotten or unstable is for a rule of its own to say."""
+    return metric.endswith("_ms") or metric.startswith(("num_", "general_", "unstable"))
 
 
 def _causes(rule: Rule, contestants: Contestants) -> dict[Role, str]:

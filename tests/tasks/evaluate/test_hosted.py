@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
 from tasks.errors import ConfigError, is_transient
+from tasks.evaluate.behaviour import behaviour
 from tasks.evaluate.hosted import (
     AnswerFailure,
     HostedAnswer,
@@ -184,6 +186,20 @@ def test_answers_stand_beside_what_was_right(api: StubChat) -> None:
     assert (cut.answer, cut.truncated) == ("half an", True)
     assert (refused.answer, refused.num_tokens) == ("", 0)
     assert all("right" not in str(request["messages"]) for request in api.requests)
+
+
+def test_some_are_asked_twice_to_see_how_stable_they_are(api: StubChat) -> None:
+    examples = [make_example(word, "right") for word in "abcd"]
+    with make_client(None, {"OPENAI_API_KEY": "sk-chat", "OPENAI_BASE_URL": api.url}, 0) as client:
+        answers, _ = answer_hosted(examples, MODEL, ask_chat(MODEL, client, 5), repeats=2)
+    assert len(api.requests) == 6
+    assert [a.again is not None for a in answers] == [True, False, True, False]
+    scores = behaviour([replace(answers[0]), replace(answers[1], again="b?"), *answers[2:]])
+    assert (scores["unstable"].ids, scores["unstable"].value) == (
+        tuple(answers[i].id for i in (0, 1, 2)),
+        pytest.approx(1 / 3),
+    )
+    assert "unstable" not in behaviour([replace(a, again=None) for a in answers])
 
 
 def test_an_answer_that_was_lost_is_no_wrong_answer(api: StubChat) -> None:

@@ -13,7 +13,7 @@ from tasks.example import Example, Message
 from tests.examples import make_example
 from tests.messages_api import LOST, Reply, StubApi, error, message
 
-DECODING = DecodingConfig(max_new_tokens=7)
+DECODING = DecodingConfig(max_new_tokens=7, repeats=0)
 
 
 def said(text: str, **options: object) -> Reply:
