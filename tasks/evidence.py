@@ -210,6 +210,7 @@ class RunSummary(Record):
     lineage: dict[str, str | None] = Field(default_factory=dict)
     cost: dict[str, Any] = Field(default_factory=dict)
     judge: str = ""
+    comparison: Comparison | None = None
     slices: list[SliceScore] = Field(default_factory=list)
     share_of_reference: Score | None = Field(
         None, description="The candidate's primary metric as a share of the reference model's"

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.evidence import MetricDifference, RunSummary, Score, SliceScore
+from tasks.evidence import Comparison, MetricDifference, RunSummary, Score, SliceScore
 from tasks.report import data, plots, training, wording
 from tasks.report.marking import Marked, mark
 from tasks.report.story import (
@@ -188,9 +188,20 @@ def _judge(summary: RunSummary) -> str:
         how = "It was never compared with people: make calibrate-judge."
         if summary.calibration is not None:
             how = f"Last calibration: {summary.calibration.as_text()}"
-        return f"Judge: run; grades from 1 to 5. {how}"
+        return f"Judge: run; grades from 1 to 5. {_pairs(summary.comparison)}{how}"
     why = summary.judge.removeprefix("not run").strip(" :.()")
     return f"Judge: not run ({why})." if why else "Judge: not run."
+
+
+def _pairs(comparison: Comparison | None) -> str:
+    """How far the judge's preferences hang on the order of the answers."""
+    if comparison is None or not comparison.num_asked:
+        return ""
+    return (
+        f"Of {comparison.num_asked:,} pairs of answers it contradicted itself in "
+        f"{comparison.num_contradicted:,} when their order was turned "
+        f"({comparison.num_first:,} times for what stood first); those count as draws. "
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ def summarise(info: RunInfo, records: RunRecords) -> RunSummary:
         cost={**_cost(info, records.adapter), "judge_usd": _judge_usd(info, records)},
         judge=_judge(records.reports),
         calibration=records.reports["candidate"].calibration,
+        comparison=records.comparison,
         approval=decision.approval,
         seconds=round(info.seconds, 1),
         overhead_seconds=_overhead(info),

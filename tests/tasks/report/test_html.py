@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.evidence import RunSummary
+from tasks.evidence import Comparison, RunSummary
 from tasks.report.html import render_page
 from tasks.report.story import AnswerRow, CheckStory, Story, TrainingStory
 
@@ -322,3 +322,19 @@ def test_long_training_and_odd_figures_are_drawn(summarise: Summarise, story: St
     assert "2 values not a number" in Page(text).sections["training"]
     assert not re.search(r"[^\d., ]", "".join(curves))
     assert "checkpoint chosen" not in text
+
+
+def test_the_judges_bias_by_place_and_its_calibration_are_told(summarise: Summarise) -> None:
+    compared = Comparison(
+        uri="c",
+        digest="c",
+        roles=("candidate", "champion"),
+        metrics={},
+        num_asked=180,
+        num_contradicted=12,
+        num_first=9,
+    )
+    page = render_page(summarise("promoted", judge="run", comparison=compared), Story(), AT)
+    assert "Of 180 pairs of answers it contradicted itself in 12" in page
+    assert "(9 times for what stood first)" in page
+    assert "never compared with people: make calibrate-judge" in page
