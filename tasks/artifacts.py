@@ -68,6 +68,11 @@ class Artifact(Record):
     num_in: int = 0
     num_out: int = 0
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether a later run may take it as it is; not where a service was away meanwhile."""
+        return True
+
     def fingerprint(self) -> object:
         return self.digest
 

@@ -98,6 +98,11 @@ class EvalReport(Artifact):
     calibration: Calibration | None = Field(None, description="The judge's last, if it graded")
     judge_usd: float = Field(0.0, description="What the judge's grades cost in this evaluation")
 
+    @property
+    def is_lasting(self) -> bool:
+        """Not where the judge failed: it may be back, and what it graded is not paid twice."""
+        return not self.unmeasured.get("judge", "").startswith("failed")
+
 
 class Comparison(Artifact):
     """Which of two contestants' answers the judge prefers: a table of scores for each role.
@@ -113,6 +118,11 @@ class Comparison(Artifact):
     num_first: int = 0
     spent_usd: float = 0.0
     unmeasured: str | None = None
+
+    @property
+    def is_lasting(self) -> bool:
+        """Not where the judge failed."""
+        return not (self.unmeasured or "").startswith("failed")
 
 
 class MetricDifference(Record):

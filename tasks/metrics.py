@@ -30,6 +30,7 @@ class TextMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untyp
     name: str
     reducer: Reducer = "proportion"
     higher_is_better: bool = True
+    bounds: tuple[float, float] | None = (0.0, 1.0)  # of what a mean averages; None: unbounded
 
     def __init__(self) -> None:
         super().__init__(keep_in_memory=True)

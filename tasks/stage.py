@@ -136,9 +136,9 @@ class Stage(Generic[P, R]):
         subject: str | None,
         started: float,
     ) -> R:
-        """The result of a task that ended; made again where its artifact is gone from storage."""
-        if _is_cached(state) and not _is_whole(state):
-            logger.warning("%s: its artifact is gone from storage; making it again", self.name)
+        """The result of a task that ended; made again where what is cached cannot be taken."""
+        if _is_cached(state) and (why := _unusable(state)):
+            logger.warning("%s: %s; making it again", self.name, why)
             again = prefect_task.with_options(refresh_cache=True)
             state = cast("State[R]", again(**arguments, return_state=True))
         self._record(state, subject, time.monotonic() - started)
@@ -203,9 +203,14 @@ def _is_cached(state: State[Any]) -> bool:
     return state.name == "Cached"
 
 
-def _is_whole(state: State[Any]) -> bool:
+def _unusable(state: State[Any]) -> str | None:
+    """Why a cached result cannot be taken, if it cannot."""
     result = state.result(raise_on_failure=False)
-    return not isinstance(result, Artifact) or is_intact(open_store(), result)
+    if not isinstance(result, Artifact):
+        return None
+    if not result.is_lasting:
+        return "a service that it needs was away the last time"
+    return None if is_intact(open_store(), result) else "its artifact is gone from storage"
 
 
 def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -40,7 +40,7 @@ def score(
             metric.reducer,
             metric.higher_is_better,
             metric.stats(predictions, references),
-            bounds=(0, 1) if metric.reducer == "mean" else None,
+            bounds=metric.bounds if metric.reducer == "mean" else None,
         )
         for metric in chosen_metrics(config, task)
     }

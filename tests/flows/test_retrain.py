@@ -16,7 +16,7 @@ from tasks.evidence import RunSummary
 from tasks.objects import S3Store, open_store
 from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny, write_rows
-from tests.messages_api import StubApi
+from tests.messages_api import StubApi, error
 
 pytestmark = pytest.mark.integration
 
@@ -195,6 +195,21 @@ def test_a_judge_is_asked_where_one_is_configured(
     # The answers were there already; only their scores are new.
     parts = next(s["parts"] for s in judged.stages if s["name"] == "generate")
     assert [part["state"] for part in parts] == ["cached", "cached", "cached", "completed"]
+
+
+def test_a_judge_that_was_away_is_asked_again(
+    tiny: Tiny, api: StubApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", api.url)
+    answer = api.answer
+    api.answer = lambda _: error(400)
+    away = retrain(tiny())
+    assert away.judge.startswith("failed: ")
+    api.answer = answer
+    back = retrain(tiny())
+    assert back.judge == "run"
+    assert states(back)["evaluate"] == "completed"
+    assert states(retrain(tiny()))["evaluate"] == "cached"
 
 
 def test_a_changed_golden_set_is_refused(first: RunSummary, tiny: Tiny, tmp_path: Path) -> None:

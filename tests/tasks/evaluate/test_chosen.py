@@ -10,6 +10,7 @@ import pytest
 from tasks.artifacts import TaskConfig
 from tasks.embeddings import EmbeddingConfig
 from tasks.errors import ConfigError
+from tasks.evaluate.answers import Answer
 from tasks.evaluate.chosen import (
     SchemaCompliance,
     SemanticSimilarity,
@@ -17,6 +18,8 @@ from tasks.evaluate.chosen import (
     own_metrics_digest,
 )
 from tasks.evaluate.config import EvaluateConfig
+from tasks.evaluate.scoring import score
+from tasks.objects import open_store
 
 SCHEMA = {
     "type": "object",
@@ -35,6 +38,15 @@ class Shouting(TextMetric):
 
     def _row(self, prediction, reference):
         return [prediction.isupper()]
+
+
+class Words(TextMetric):
+    name = "words"
+    reducer = "mean"
+    bounds = None
+
+    def _row(self, prediction, reference):
+        return [len(prediction.split())]
 
 
 class Nameless(TextMetric):
@@ -111,6 +123,15 @@ def test_a_metric_of_ones_own() -> None:
     (metric,) = chosen_metrics(named("our_metrics:Shouting"), TASK)
     assert metric.stats(["NO", "yes"], ["", ""]).tolist() == [[1], [0]]
     assert (metric.name, metric.higher_is_better) == ("shouting", False)
+
+
+def test_a_metric_of_ones_own_need_not_be_a_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETUNE_STORE", str(tmp_path / "store"))
+    answers = [Answer(str(i), "p", "r", "some words " * i, i, False, None) for i in range(3)]
+    scores, _, _ = score(answers, named("our_metrics:Words"), TASK, open_store())
+    assert scores["words"].value == 2
 
 
 @pytest.mark.parametrize(
