@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.artifacts import Record, ReferenceModel
 from tasks.embeddings import EmbeddingConfig
@@ -16,8 +17,16 @@ METRIC_NAMES = (
     *("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf", "semantic_similarity"),
     *("accuracy", "macro_f1"),
 )
-_OWN_METRIC = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
-MetricName = Annotated[str, Field(pattern=rf"^({'|'.join(METRIC_NAMES)}|{_OWN_METRIC})$")]
+
+
+def _known(name: str) -> str:
+    if name not in METRIC_NAMES and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        known = ", ".join(repr(metric) for metric in METRIC_NAMES)
+        raise ValueError(f"expected one of {known}, or package.module:Class for one of your own")
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known)]
 
 CRITERIA = """\
 5: correct and complete; says what the reference says, in the form that was asked for.

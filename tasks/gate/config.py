@@ -98,7 +98,7 @@ class GateConfig(Record):
         DEFAULT_RULES, min_length=1, description="What must be shown; every rule must pass."
     )
     approval: ApprovalConfig = Field(
-        ApprovalConfig(), description="Whether a person has the last word."
+        ApprovalConfig(), description="When a person is asked before anything is promoted."
     )
     min_judge_spearman: float | None = Field(
         None,

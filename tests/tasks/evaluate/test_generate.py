@@ -13,6 +13,7 @@ from tasks.evaluate.config import DecodingConfig, EvaluateConfig
 from tasks.evaluate.generate import generate
 from tasks.evaluate.scoring import LATENCY, score, summarise
 from tasks.example import Example, Message
+from tasks.generation import continue_greedily
 from tasks.objects import open_store
 from tasks.train.finetune import save_adapter
 
@@ -83,3 +84,32 @@ def test_length_and_latency_are_told(
     assert metrics["exact_match"].n == 4
     assert unmeasured == {"judge": "neither ANTHROPIC_API_KEY nor ANTHROPIC_BASE_URL is set"}
     assert usd == 0
+
+
+def test_what_prompts_begin_with_is_computed_once(
+    base: BaseModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers, with less computed: no prompt's beginning goes through the model twice."""
+    model, tokenizer = load_model(base, torch.float32).eval(), load_tokenizer(base)
+    system = "You name the intent of what the customer writes, in one word and nothing else."
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "system", "content": system}, {"role": "user", "content": text}],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        for text in PROMPTS
+    ]
+    computed: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: computed.append(kwargs.get("input_ids", args and args[0]).numel()),
+        with_kwargs=True,
+    )
+    stops = {tokenizer.eos_token_id}
+    alone = [continue_greedily(model, tokenizer, [p], stops, 5)[0] for p in prompts]
+    computed.clear()
+    assert continue_greedily(model, tokenizer, prompts, stops, 5) == alone
+    shared = next(i for i in range(99) if len({tuple(p[: i + 1]) for p in prompts}) > 1)
+    assert shared > 8
+    assert computed[0] == shared
+    assert computed[1] == len(prompts) * (max(map(len, prompts)) - shared)
