@@ -79,7 +79,9 @@ def config(stack: Path, smol: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 "max_new_tokens": 6,
                 "batch_size": 27,
                 "latency_samples": 2,
-            }
+            },
+            # What is forgotten has a test of its own, with real weights (test_general.py).
+            "general": {"enabled": False},
         },
         "gate": {"primary": "accuracy"},
     }
