@@ -2,7 +2,7 @@
 
     make bench B=generate
 
-SmolLM2-135M, 48 golden rows of the sample data, at most 64 new tokens, greedily, in the precision
+SmolLM2-135M, 24 golden rows of the sample data, at most 32 new tokens, greedily, in the precision
 that is native here. The peer asks for one row at a time, as an evaluation script usually does; the
 contestants take turns, three rounds, medians. Their tokens must be the same but where two tokens
 were as likely as each other, which another order of sums decides: the details count such rows.
@@ -30,7 +30,7 @@ from tasks.ingest.config import ColumnMapping, SourceConfig
 from tasks.ingest.snapshot import read_source
 from tests.benchmarks.harness import Result
 
-ROWS, ROUNDS, NEW_TOKENS, BATCH = 48, 3, 64, 24
+ROWS, ROUNDS, NEW_TOKENS, BATCH = 24, 3, 32, 24
 TARGET = 2.0
 SYSTEM = "Turn the customer message into a support ticket in JSON."
 Ids = list[list[int]]
