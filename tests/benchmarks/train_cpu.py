@@ -6,10 +6,10 @@ SmolLM2-135M, BANKING77 rows with a system prompt, LoRA r=16 on q/k/v/o. Same ro
 for all but LLaMA-Factory, which has an order of its own; the contestants take turns, so that a
 machine that slows down slows all. TRL runs with its defaults, but in float32 where this processor
 does not compute in bfloat16: its own default, emulated there, is measured on two steps of two
-rows and told in the details. The loss of each step must agree. The figure is ours with compiled layers after
-the first step, which compiles. LLaMA-Factory runs where `python -m tests.benchmarks.peers`
-installed it. The details say how near ours comes to what the processor can multiply, which bounds
-the figure.
+rows and told in the details. The loss of each step must agree. The figure is ours with compiled
+layers after the first step, which compiles. LLaMA-Factory runs where
+`python -m tests.benchmarks.peers` installed it. The details say how near ours comes to what the
+processor can multiply, which bounds the figure.
 """
 
 from __future__ import annotations
