@@ -96,16 +96,14 @@ class _Run:
                 return None
             self._reserved += most
             self.num_sent += 1
+        paid = most  # whatever stops this thread, the money may be gone
         try:
             result, paid = self._send(request, most)
-        except BaseException:
-            with self._lock:  # whatever stops this thread, the money may be gone
+        finally:
+            with self._lock:
                 self._reserved -= most
-                self.spent += most
-            raise
+                self.spent += paid
         with self._lock:
-            self._reserved -= most
-            self.spent += paid
             self._num_failed += isinstance(result, Failure) or self._is_failure(result)
         if isinstance(result, Reply):
             store_replies(self._store, {request.custom_id: result})

@@ -8,6 +8,7 @@ what stands first? The latter is asked of answers to the same prompt that people
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,9 +141,10 @@ def _folder(digest: str) -> str:
 def _raw_rows(file: Path) -> Iterator[tuple[int, Any]]:
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines(keepends=True)), start=2)
+        yield from enumerate(csv.DictReader(io.StringIO(text, newline="")), start=2)
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: what else it takes for the end of a line may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -183,9 +185,11 @@ def _places(
     ]
     theirs = {str(i): worse.answer for i, (_, worse) in enumerate(pairs)}
     found = prefer(ours, theirs, config, client, store)
+    if found.status != "run":
+        raise DataError(f"The judge could not be calibrated on pairs: {found.status}.")
     return {
         "num_pairs": len(found.shares),
-        "pairs_agreement": float(np.mean(list(found.shares.values()))) if found.shares else None,
+        "pairs_agreement": float(np.mean(list(found.shares.values()))),
         "num_contradicted": found.num_contradicted,
         "num_first": found.num_first,
     }

@@ -120,15 +120,21 @@ def test_the_last_calibration_is_that_of_this_very_judge(api: StubApi, store: St
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_rows_are_read(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"ratings.{kind}"
-    rows = [row.model_dump() | {"note": "more"} for row in rated()]
+    # A separator of lines, to Unicode, inside a text; a CSV field may hold a line's end as well.
+    wanted = [
+        row.model_copy(update={"answer": f"{row.answer}\u2028{i}\n"})
+        for i, row in enumerate(rated())
+    ]
+    rows = [row.model_dump() | {"note": "more"} for row in wanted]
     if kind == "csv":
-        with file.open("w", newline="") as out:
+        with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.DictWriter(out, rows[0])
             writer.writeheader()
             writer.writerows(rows)
     else:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_rated(file) == rated()
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.write_text("".join(lines), encoding="utf-8")
+    assert read_rated(file) == wanted
 
 
 @pytest.mark.parametrize(
