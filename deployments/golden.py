@@ -16,7 +16,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from tasks.golden.review import (
     write_proposal,
 )
 from tasks.ingest.snapshot import read_golden, read_source
-from tasks.looks import looks
+from tasks.looks import Look, looks
 from tasks.objects import open_store
 
 
@@ -95,12 +95,19 @@ def print_log(config: RetrainConfig) -> None:
     store = open_store()
     name = config.golden.name
     for version in range(1, config.golden.version + 1):
-        found = list(looks(store, config.name, name, version))
-        models = {look.adapter_digest or look.base_model for look in found}
-        print(f"{name} version {version}: {len(found)} looks by {len(models)} models")
-        for look in found:
-            model = look.adapter_digest[:12] if look.adapter_digest else look.base_model
-            print(f"  {look.date:%Y-%m-%d %H:%M} {look.role:13} {model}  run {look.flow_run_id}")
+        _print_looks(f"{name} version {version}", looks(store, config.name, name, version))
+        opened = list(looks(store, config.name, name, version, "sealed"))
+        if opened:
+            _print_looks(f"{name} version {version}, sealed rows", opened)
+
+
+def _print_looks(what: str, found: Iterable[Look]) -> None:
+    found = list(found)
+    models = {look.adapter_digest or look.base_model for look in found}
+    print(f"{what}: {len(found)} looks by {len(models)} models")
+    for look in found:
+        model = look.adapter_digest[:12] if look.adapter_digest else look.base_model
+        print(f"  {look.date:%Y-%m-%d %H:%M} {look.role:13} {model}  run {look.flow_run_id}")
 
 
 def _sound(examples: Sequence[Example], config: RetrainConfig) -> list[Example]:

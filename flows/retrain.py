@@ -10,6 +10,7 @@ from prefect import flow
 from flows.approval import approved
 from flows.config import RetrainConfig
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
+from flows.sealed import confirmed
 from tasks.artifacts import Contestant
 from tasks.base_model import pin
 from tasks.clean.task import clean, measure_drift
@@ -84,7 +85,7 @@ def retrain(config: RetrainConfig) -> RunSummary:
         model=champion,
         lineage=lineage_of(dataset, config),
     )
-    records = approved(records, config)
+    records = approved(confirmed(records, config), config)
     if records.decision.promotes:
         records = records.promoted(promote(adapter, records.decision, records.lineage, config.name))
     return report(run_info(config), records, config.gate.primary, config.report, config.to_yaml())

@@ -117,12 +117,27 @@ class RawSnapshot(Artifact):
 
 
 class GoldenSet(Artifact):
-    """The locked rows that decide about ``model``: ``examples.parquet``. Never trained on."""
+    """The locked rows that decide about ``model``: ``examples.parquet``. Never trained on.
+
+    Of these ``num_sealed`` are sealed: answered only by a candidate that is about to be promoted.
+    ``part`` says which of the two are meant.
+    """
 
     model: str
     name: str
     version: int
     rows_digest: str
+    num_sealed: int = 0
+    part: Literal["open", "sealed"] = "open"
+
+    @property
+    def sealed(self) -> GoldenSet:
+        """The same set, of which the sealed rows are meant."""
+        return self.model_copy(update={"part": "sealed"})
+
+    def fingerprint(self) -> object:
+        """Whoever reads the file gets all rows; who answers them, those of the part."""
+        return [self.digest, self.part]
 
 
 class CleanDataset(Artifact):

@@ -129,6 +129,7 @@ class MetricDifference(Record):
     """Candidate minus baseline on the same rows, signed so that positive is better.
 
     The baseline ``limit`` is a fixed value, which the config gives.
+    ``rows`` are the part of the golden set that was answered.
     A superiority claim has the one-sided ``p_value`` of ``test``, and ``p_adjusted`` for all such
     claims together. A true difference below ``detectable`` would probably not be shown on ``n``
     answers; the one seen needs about ``n_needed`` of them. None where neither can be said.
@@ -152,6 +153,7 @@ class MetricDifference(Record):
     test: Literal["mcnemar", "permutation", "bootstrap"] | None = None
     detectable: float | None = None
     n_needed: int | None = None
+    rows: Literal["open", "sealed"] = "open"
 
 
 class Approval(Record):

@@ -25,6 +25,7 @@ from tasks.storage import file_digest
 
 LOSS, TEXT_LOSS, ACCURACY = "general_loss", "general_text_loss", "general_accuracy"
 METRICS = (LOSS, TEXT_LOSS, ACCURACY)
+NOT_ASKED = "asked once a contestant, beside the open golden rows"
 Kind = Literal["instruction", "passage", "question"]
 
 _SHIPPED = Path(__file__).parent / "general.jsonl"

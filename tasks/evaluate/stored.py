@@ -1,4 +1,4 @@
-"""What the stages keep between them: golden rows, shots and answers as files in storage."""
+"""What the stages keep between them: shots and answers as files in storage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Answers, CleanDataset, Contestant, GoldenSet, ShotSet
+from tasks.artifacts import Answers, CleanDataset, Contestant, ShotSet
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.shots import Shots
 from tasks.example import Example, from_table, to_table
@@ -18,11 +18,6 @@ from tasks.objects import Store
 from tasks.storage import fetch
 
 _SHOTS = pa.schema([("id", pa.string()), ("examples", pa.list_(pa.string()))])
-
-
-def golden_rows(store: Store, golden: GoldenSet) -> list[Example]:
-    """The rows that every contestant answers."""
-    return _examples(fetch(store, golden.uri, golden.digest))
 
 
 def rows_by_split(store: Store, dataset: CleanDataset, *splits: str) -> list[Example]:

@@ -28,6 +28,7 @@ from tasks.evaluate.config import DecodingConfig, EvaluateConfig, FewShotConfig,
 from tasks.evaluate.shots import choose, usable
 from tasks.evidence import Comparison, EvalReport
 from tasks.example import Example
+from tasks.golden_rows import golden_rows
 from tasks.looks import log_look
 from tasks.objects import open_store
 from tasks.scores import from_columns, to_columns
@@ -37,7 +38,8 @@ from tasks.storage import commit, fetch, scratch
 
 def _role(arguments: Mapping[str, Any]) -> str:
     contestant: Contestant = arguments["contestant"]
-    return contestant.role
+    golden: GoldenSet | None = arguments.get("golden")
+    return f"{contestant.role}, sealed" if golden and golden.part == "sealed" else contestant.role
 
 
 def _judge_state(arguments: Mapping[str, Any]) -> str:
@@ -66,7 +68,7 @@ def choose_shots(dataset: CleanDataset, golden: GoldenSet, config: FewShotConfig
     if config.num_examples:
         pool = usable(stored.rows_by_split(store, dataset, "train"), config.max_pool)
     chosen = choose(
-        stored.golden_rows(store, golden),
+        golden_rows(store, golden),
         pool,
         config.num_examples,
         lambda texts: embed(texts, config.embedding),
@@ -116,7 +118,7 @@ def collect_general(dataset: CleanDataset, config: GeneralConfig) -> GeneralSuit
 def generate_answers(contestant: Contestant, golden: GoldenSet, config: DecodingConfig) -> Answers:
     """Let a contestant answer the golden rows; the look at them is logged."""
     store = open_store()
-    rows = stored.golden_rows(store, golden)
+    rows = golden_rows(store, golden)
     adapter = stored.adapter_folder(store, contestant)
     shots = stored.read_shots(store, contestant.shots)
     log_look(store, golden, contestant, flow_run.get_id())
@@ -173,13 +175,13 @@ def measure_general(
 def evaluate(
     contestant: Contestant,
     answers: Answers,
-    beside: GeneralScores,
+    beside: GeneralScores | None,
     config: EvaluateConfig,
     task: TaskConfig,
 ) -> EvalReport:
     """Score a contestant's answers: each metric with its interval, the judge where configured.
 
-    The scores ``beside`` the task join them.
+    The scores ``beside`` the task join them, where they were taken.
     """
     from tasks.evaluate.calibration import last_calibration
     from tasks.evaluate.scoring import score, summarise
@@ -189,11 +191,14 @@ def evaluate(
     golden_ids = tuple(a.id for a in given)
     scores, unmeasured, usd = score(given, config, task, store)
     scores = {name: replace(s, ids=s.ids or golden_ids) for name, s in scores.items()}
-    known = pq.read_table(fetch(store, beside.uri, beside.digest) / "scores.parquet")
-    other_ids, other_scores = from_columns(known)
-    scores |= other_scores
-    if beside.unmeasured:
-        unmeasured |= dict.fromkeys(general.METRICS, beside.unmeasured)
+    other_ids: tuple[str, ...] = ()
+    if beside is not None:
+        known = pq.read_table(fetch(store, beside.uri, beside.digest) / "scores.parquet")
+        other_ids, other_scores = from_columns(known)
+        scores |= other_scores
+    if beside is None or beside.unmeasured:
+        why = beside.unmeasured if beside and beside.unmeasured else general.NOT_ASKED
+        unmeasured |= dict.fromkeys(general.METRICS, why)
     with scratch() as folder:
         pq.write_table(to_columns([*golden_ids, *other_ids], scores), folder / "scores.parquet")
         uri, digest = commit(store, "evaluate", folder)

@@ -28,7 +28,8 @@ def answered(decision: GateDecision, approval: Approval) -> GateDecision:
         update={
             "outcome": "promoted" if approval.verdict == "approve" else "blocked",
             "sentence": f"{said} (the evidence: {decision.outcome}) {decision.sentence}",
-            "reasons": [said, *decision.reasons],
+            # The page pairs reasons with differences by their order; what is no rule's comes last.
+            "reasons": [*decision.reasons, said],
             "settling": [] if approval.verdict == "approve" else decision.settling,
             "approval": approval,
         }

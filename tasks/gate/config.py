@@ -122,11 +122,27 @@ class GateConfig(Record):
     permutations: int = Field(
         9_999, ge=999, le=1_000_000, description="Exchanges of a test that cannot list them all."
     )
+    sealed_confidence: float = Field(
+        0.6,
+        gt=0.5,
+        lt=1,
+        description="Level of the intervals on the golden set's sealed rows, where a candidate "
+        "about to be promoted must show its gains once more; they are few. At 0.6 one that is no "
+        "better is confirmed one time in five.",
+    )
     power: float = Field(
         0.8, gt=0.5, lt=1, description="Chance to be shown that a detectable gain must have."
     )
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the permutations.")
     min_n: int = Field(30, ge=2, description="Answers below which no rule passes.")
+
+    @property
+    def on_sealed(self) -> GateConfig | None:
+        """What the sealed rows must confirm: every gain; None where no rule asks for one."""
+        gains = tuple(rule for rule in self.rules if rule.kind == "superiority")
+        if not gains:
+            return None
+        return self.model_copy(update={"rules": gains, "confidence": self.sealed_confidence})
 
     @property
     def contestants(self) -> frozenset[str]:

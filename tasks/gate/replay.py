@@ -34,8 +34,8 @@ def replay(store: Store, uri: str, digest: str) -> tuple[str, str]:
     return (folder / DECISION).read_text(), replayed
 
 
-def locate(summary: Path) -> tuple[str, str]:
-    """Where the decision of a run is stored: its URI and its digest.
+def locate(summary: Path) -> list[tuple[str, str]]:
+    """Where a run's decisions are stored, by URI and digest: on the open rows, and on sealed ones.
 
     Raises MissingFileError where there is no such file, DataError where it is no summary or the run
     ended before its gate.
@@ -46,11 +46,11 @@ def locate(summary: Path) -> tuple[str, str]:
         run = RunSummary.model_validate_json(summary.read_text())
     except ValidationError as error:
         raise DataError(f"{summary}: expected a run's summary.json: {error}") from error
-    uris = [stage.get("uri") for stage in run.stages if stage.get("name") == "gate"]
-    if not uris or not uris[-1]:
+    uris = {stage.get("name"): str(stage.get("uri") or "") for stage in run.stages}
+    if not uris.get("gate"):
         raise DataError(f"{summary}: the run was {run.status} and holds no decision of its gate.")
-    uri = str(uris[-1])
-    return uri, uri.rstrip("/").rsplit("/", 1)[-1]
+    found = [uris[name] for name in ("gate", "confirm") if uris.get(name)]
+    return [(uri, uri.rstrip("/").rsplit("/", 1)[-1]) for uri in found]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,12 +59,17 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m tasks.gate.replay SUMMARY", file=sys.stderr)
         return 2
     try:
-        stored, replayed = replay(open_store(), *locate(Path(arguments[0])))
+        store = open_store()
+        decisions = [replay(store, *place) for place in locate(Path(arguments[0]))]
     except RetuneError as error:
         print(error, file=sys.stderr)
         return 1
+    return max(_compare(rows, *d) for rows, d in zip(("open", "sealed"), decisions, strict=False))
+
+
+def _compare(rows: str, stored: str, replayed: str) -> int:
     decision = json.loads(replayed)
-    print(f"{decision['outcome']}: {decision['sentence']}")
+    print(f"On the {rows} rows: {decision['outcome']}: {decision['sentence']}")
     for reason in decision["reasons"]:
         print(f"  {reason}")
     if stored == replayed:

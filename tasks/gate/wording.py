@@ -31,9 +31,10 @@ def same_adapter(digest: str | None, serving: Role) -> str:
 def reason(d: MetricDifference) -> str:
     """What one rule found, with its figures."""
     margin = f", margin {d.margin:.3f}" if d.margin else ""
+    where = " on the sealed rows" if d.rows == "sealed" else ""
     p = f", p={d.p_adjusted:.2g} ({d.test})" if d.p_adjusted is not None else ""
     return (
-        f"{d.metric} {_found(d)}: candidate {d.candidate_value:.3f}, {d.baseline} "
+        f"{d.metric} {_found(d)}{where}: candidate {d.candidate_value:.3f}, {d.baseline} "
         f"{d.baseline_value:.3f}, difference {d.difference:+.3f} [{d.ci_low:+.3f}, "
         f"{d.ci_high:+.3f}] at {100 * d.confidence:g} %, n={d.n}{margin}{p}."
     )
@@ -65,7 +66,8 @@ def _found(d: MetricDifference) -> str:
 
 def settling(d: MetricDifference) -> str:
     """What would settle an undecided rule."""
-    against = f"{d.metric} against {NAMES[d.baseline]}"
+    where = " on the sealed rows" if d.rows == "sealed" else ""
+    against = f"{d.metric} against {NAMES[d.baseline]}{where}"
     if d.detectable is None:
         return (
             f"{against}: all {d.n} answers score alike. Only answers that differ can decide: more "
@@ -118,6 +120,14 @@ def sentence(
         return f"The candidate is held back: {reasons[-1]}"
     claims = [_claim(d, decisive) for d in found]
     return f"The candidate {_joined(claims)}."
+
+
+def confirmation(sentence: str, sealed: str, num_sealed: int, *, holds: bool) -> str:
+    """The sentence of the open rows, and what the sealed ones say to it."""
+    rows = f"{num_sealed:,} sealed rows"
+    if holds:
+        return f"{sentence} The {rows} confirm it."
+    return f"On {rows} the gain is not confirmed: {sealed} On the open rows: {sentence}"
 
 
 def _claim(d: MetricDifference, verdict: str) -> str:

@@ -183,6 +183,13 @@ class GoldenConfig(Record):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 that the file must have"
     )
+    sealed_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the rows that is sealed: answered only by a candidate about to be "
+        "promoted, who must show its gain there too (gate.sealed_confidence). Fixed for a version",
+    )
     source: SourceConfig = Field(description="Where the rows are")
 
     @model_validator(mode="after")

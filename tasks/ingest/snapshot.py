@@ -116,19 +116,29 @@ def lock(store: Store, model: str, config: GoldenConfig, digest: str) -> None:
     """Lock the golden set under its name and version, or check it against the lock.
 
     The lock is written once, with If-None-Match, and tells when and why. Raises
-    GoldenSetChangedError when the rows differ from those that were locked.
+    GoldenSetChangedError when the rows differ from those that were locked, or the share that is
+    sealed.
     """
     key = f"golden/{model}/{config.name}-v{config.version}.lock.json"
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    made = {"rows_digest": digest, "date": date, "reason": config.reason}
+    share = config.sealed_share
+    made = {"rows_digest": digest, "date": date, "reason": config.reason, "sealed_share": share}
     store.put_bytes(key, json.dumps(made).encode(), if_absent=True)
-    locked = json.loads(store.get_bytes(key))["rows_digest"]
+    found = json.loads(store.get_bytes(key))
+    locked, locked_share = found["rows_digest"], found.get("sealed_share", 0.0)
     if locked != digest:
         raise GoldenSetChangedError(
             f"Golden set {config.name!r} version {config.version} was locked with digest "
             f"{locked[:12]}, the file now has {digest[:12]}. Restore the file, or, if the change "
             f"is meant, set golden.version to {config.version + 1} and golden.reason: scores "
             "before and after cannot be compared."
+        )
+    if locked_share != share:
+        raise GoldenSetChangedError(
+            f"Golden set {config.name!r} version {config.version} was locked with "
+            f"golden.sealed_share {locked_share:g}, the config now has {share:g}: rows that were "
+            "looked at cannot be sealed, nor sealed ones opened. Restore the share, or collect "
+            f"fresh rows and set golden.version to {config.version + 1} and golden.reason."
         )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.artifacts import GoldenSet, RawSnapshot, SourceFile, Sources, TaskConfig
-from tasks.example import to_table
+from tasks.golden_rows import golden_table
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.ingest.files import find_all
 from tasks.ingest.parts import Parts
@@ -78,7 +79,8 @@ def lock_golden(
     digest_of_rows = rows_digest(examples)
     lock(store, model, config, digest_of_rows)
     with scratch() as folder:
-        pq.write_table(to_table(examples), folder / "examples.parquet")
+        table = golden_table(examples, config.sealed_share)
+        pq.write_table(table, folder / "examples.parquet")
         uri, digest = commit(store, "golden", folder)
     return GoldenSet(
         uri=uri,
@@ -89,4 +91,5 @@ def lock_golden(
         name=config.name,
         version=config.version,
         rows_digest=digest_of_rows,
+        num_sealed=pc.sum(table["sealed"]).as_py(),
     )

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tasks.artifacts import Artifact, FormattedDataset, Role
 from tasks.evidence import EvalReport, Score, SliceScore
-from tasks.example import from_table
+from tasks.golden_rows import golden_rows
 from tasks.intervals import share_of
 from tasks.looks import count_looks
 from tasks.objects import Store
@@ -82,6 +82,13 @@ def _notes(store: Store, records: RunRecords) -> list[str]:
         f"The golden set {golden.name} version {golden.version} has been looked at {looks.looks:,} "
         f"times, for {looks.models:,} models; after many looks scores on it flatter.",
     ]
+    if golden.num_sealed:
+        opened = count_looks(store, golden.sealed)
+        notes.append(
+            f"{golden.num_sealed:,} of its {golden.num_out:,} rows are sealed, for candidates that "
+            f"are about to be promoted; they have been looked at {opened.looks:,} times, for "
+            f"{opened.models:,} models."
+        )
     if raw.num_forgotten:
         notes.append(f"{raw.num_forgotten:,} rows were left out because someone is forgotten.")
     return notes
@@ -119,8 +126,7 @@ def gather_slices(
     store: Store, records: RunRecords, primary: str, config: ReportConfig
 ) -> tuple[list[SliceScore], dict[str, int]]:
     """The primary metric on parts of the golden set; raises as ``slice_scores`` does."""
-    golden = fetch(store, records.golden.uri, records.golden.digest)
-    rows = from_table(pq.read_table(golden / "examples.parquet"))
+    rows = golden_rows(store, records.golden)
     roles: tuple[Role, Role] = ("candidate", records.decision.baseline)
     ours, theirs = (_primary_scores(store, records.reports[role], primary) for role in roles)
     return slice_scores(rows, ours, theirs, config)

@@ -154,6 +154,7 @@ def _data(records: RunRecords) -> dict[str, Any]:
         "num_test": dataset.num_test,
         "num_holdout": dataset.num_holdout,
         "num_golden": records.golden.num_out,
+        "num_sealed": records.golden.num_sealed,
         "num_read": records.raw.num_in,
         "num_read_anew": records.raw.num_new,
         "num_quarantined": records.raw.num_quarantined,

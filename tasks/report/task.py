@@ -39,8 +39,13 @@ def report(
     story = replace(story, num_more_slices=more)
     training = training_facts(story.training) if story.training else {}
     summary = summarise(info, records)
-    worn = wear(count_looks(store, records.golden), records.golden, config.max_models)
-    cautions = summary.cautions | ({"golden_wear": worn} if worn else {})
+    parts = {"golden_wear": records.golden, "sealed_wear": records.golden.sealed}
+    worn = {
+        name: sentence
+        for name, part in parts.items()
+        if (sentence := wear(count_looks(store, part), part, config.max_models))
+    }
+    cautions = summary.cautions | worn
     summary = summary.model_copy(
         update={
             "training": training,

@@ -50,8 +50,8 @@ def test_the_answer_decides_and_stands_first(verdict: str, outcome: str) -> None
     found = answered(decision("inconclusive"), word)
     assert (found.outcome, found.promotes) == (outcome, verdict == "approve")
     assert found.reasons == [
-        f"{'Approved' if verdict == 'approve' else 'Rejected'} by Ada: Seen it.",
         "accuracy improved.",
+        f"{'Approved' if verdict == 'approve' else 'Rejected'} by Ada: Seen it.",
     ]
     assert found.approval == word
     assert "the evidence: inconclusive" in found.sentence
@@ -60,7 +60,7 @@ def test_the_answer_decides_and_stands_first(verdict: str, outcome: str) -> None
 def test_nobody_rejects() -> None:
     found = unanswered(decision("promoted"), UNTIL)
     assert found.outcome == "blocked"
-    assert found.reasons[0] == "Rejected by nobody: no answer was given by 2026-03-04 05:06 UTC"
+    assert found.reasons[-1] == "Rejected by nobody: no answer was given by 2026-03-04 05:06 UTC"
 
 
 def test_the_form_shows_the_decision_its_reasons_and_the_deadline() -> None:

@@ -128,8 +128,9 @@ def test_a_judge_that_disagrees_with_people_is_not_trusted(
     assert (told is None) or (told in verdict.reasons[1])
 
 
-def summary_of(uri: str | None, folder: Path) -> Path:
+def summary_of(uri: str | None, folder: Path, sealed: str | None = None) -> Path:
     stages = [{"name": "gate", "uri": uri}] if uri else [{"name": "train", "uri": "t"}]
+    stages += [{"name": "confirm", "uri": sealed}] if sealed else []
     summary = RunSummary(
         flow_run_id="1",
         name="m",
@@ -150,11 +151,22 @@ def test_the_same_scores_give_the_same_decision_byte_for_byte(
     assert stored == replayed
     assert {d["baseline"] for d in json.loads(stored)["differences"]} == {"base", "base_few_shot"}
     path = summary_of(decided[0], tmp_path)
-    assert locate(path) == decided
+    assert locate(path) == [decided]
     assert main([str(path)]) == 0
     told = capsys.readouterr().out
     assert "byte for byte" in told
     assert "exact_match improved" in told
+
+
+def test_what_the_sealed_rows_said_is_replayed_beside_it(
+    store: Store, decided: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = summary_of(decided[0], tmp_path, sealed=decided[0])
+    assert main([str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "On the open rows: " in told
+    assert "On the sealed rows: " in told
+    assert told.count("byte for byte") == 2
 
 
 def test_a_decision_that_its_scores_do_not_give_is_found_out(

@@ -490,6 +490,28 @@ def test_changed_rows_need_a_new_version(tmp_path: Path, golden_file: Path) -> N
         locked(store, golden(golden_file))
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.2), (0.2, 0.0), (0.2, 0.3)])
+def test_another_sealed_share_needs_a_new_version(
+    tmp_path: Path, golden_file: Path, before: float, after: float
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    locked(store, golden(golden_file, sealed_share=before))
+    with pytest.raises(GoldenSetChangedError, match=r"sealed_share.*golden\.version to 2"):
+        locked(store, golden(golden_file, sealed_share=after))
+    locked(store, golden(golden_file, sealed_share=after, version=2, reason="sealed anew"))
+
+
+def test_a_lock_from_before_rows_could_be_sealed_still_holds(
+    tmp_path: Path, golden_file: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    config = golden(golden_file)
+    old = {"rows_digest": rows_digest(read_golden(config, TASK)), "date": "2026-01-01"}
+    key = f"golden/support/{config.name}-v1.lock.json"
+    store.put_bytes(key, json.dumps(old).encode())
+    locked(store, config)
+
+
 def test_each_model_has_its_own_lock(tmp_path: Path, golden_file: Path) -> None:
     store = LocalStore(tmp_path / "store")
     locked(store, golden(golden_file))
