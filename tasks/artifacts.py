@@ -350,10 +350,13 @@ class Contestant(Record):
 
 
 class Answers(Artifact):
-    """What one contestant answered to every golden row: ``answers.parquet``."""
+    """What one contestant answered to every golden row: ``answers.parquet``.
+
+    ``tokens_per_second`` is None where all answers were known from before.
+    """
 
     adapter_digest: str | None
-    tokens_per_second: float
+    tokens_per_second: float | None
 
 
 class GeneralSuite(Artifact):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,11 @@ def continue_sorted(
     stop_ids: Collection[int],
     max_new_tokens: int,
     batch_size: int,
-    progress: Callable[[int], None] = lambda _: None,
+    done: Callable[[Mapping[int, list[int]]], None] = lambda _: None,
 ) -> list[list[int]]:
     """The generated ids of each prompt, in the prompts' order; the longest are generated first.
 
-    ``progress`` is told how many prompts are done.
+    ``done`` is given each batch's, by the place of its prompts.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     outputs: dict[int, list[int]] = {}
@@ -30,8 +30,9 @@ def continue_sorted(
         batch = order[start : start + batch_size]
         chosen = [prompts[i] for i in batch]
         continued = continue_greedily(model, tokenizer, chosen, stop_ids, max_new_tokens)
-        outputs |= zip(batch, continued, strict=True)
-        progress(len(outputs))
+        made = dict(zip(batch, continued, strict=True))
+        outputs |= made
+        done(made)
     return [outputs[i] for i in range(len(prompts))]
 
 

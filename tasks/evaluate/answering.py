@@ -14,6 +14,7 @@ from tasks.evaluate.config import DecodingConfig
 from tasks.evaluate.general import Item, measure
 from tasks.evaluate.hosted import answer_hosted, ask_chat
 from tasks.evaluate.hosted_messages import ask_messages
+from tasks.evaluate.known import KnownAnswers
 from tasks.example import Example
 from tasks.openai_client import load_hosted, make_client
 from tasks.scores import MetricScores
@@ -25,8 +26,9 @@ def answer(
     adapter: Path | None,
     config: DecodingConfig,
     shots: Mapping[str, Sequence[Example]],
-) -> tuple[list[Answer], float]:
-    """The answers in the order of ``rows``, and the tokens generated a second."""
+    known: KnownAnswers,
+) -> tuple[list[Answer], float | None]:
+    """The answers in the order of ``rows``, and the tokens generated a second, if any were now."""
     if contestant.reference is not None:
         return _answer_by_reference(rows, contestant.reference, config)
     hosted = load_hosted(adapter) if adapter is not None else None
@@ -36,7 +38,7 @@ def answer(
             return answer_hosted(rows, hosted.model_id, ask, config.repeats)
     from tasks.evaluate.generate import generate  # torch, only where weights are run
 
-    return generate(rows, contestant.known_base_model, adapter, config, shots)
+    return generate(rows, contestant.known_base_model, adapter, config, known, shots)
 
 
 def score_general(
@@ -47,7 +49,7 @@ def score_general(
         return {}, "switched off in evaluate.general.enabled"
     if contestant.base_model is None or (adapter and load_hosted(adapter)):
         return {}, "a model behind an API does not say how likely it finds a text"
-    from tasks.evaluate.generate import load
+    from tasks.evaluate.engines import load
 
     model = load(contestant.base_model, adapter, config)
     return measure(model, load_tokenizer(contestant.base_model), items), None

@@ -36,6 +36,28 @@ CRITERIA = """\
 1: wrong, empty, unreadable or beside the point."""
 
 
+class EngineConfig(Record):
+    """What runs the weights."""
+
+    name: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="transformers: in the run's own process; vllm: a running vLLM server with "
+        "--enable-lora, which loads each adapter for its evaluation.",
+    )
+    base_url: str = Field(
+        "http://127.0.0.1:8100",
+        pattern=r"^https?://",
+        description="Address of the vLLM server; it must be able to read this machine's folders.",
+    )
+    concurrency: int = Field(
+        16, ge=1, le=1024, description="Prompts that the vLLM server has at once."
+    )
+
+    def fingerprint(self) -> object:
+        """Where a server stands, and how much it is asked at once, changes no answer."""
+        return self.name
+
+
 class DecodingConfig(Record):
     """How answers are generated: always greedily, so that the same model answers the same."""
 
@@ -51,6 +73,7 @@ class DecodingConfig(Record):
     latency_samples: int = Field(
         12, ge=0, le=10_000, description="Answers timed one by one for the latency; 0: none."
     )
+    engine: EngineConfig = Field(EngineConfig(), description="What runs the weights.")
     repeats: int = Field(
         20,
         ge=0,

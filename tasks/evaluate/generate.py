@@ -1,24 +1,22 @@
-"""A contestant's answers to the golden rows: greedy, in batches sorted by length."""
+"""A contestant's answers to the golden rows: greedy, and each prompt only once."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import set_seed
-
 from tasks.artifacts import BaseModelRef
-from tasks.base_model import load_contestant, load_tokenizer, native_dtype, stop_ids
+from tasks.base_model import load_tokenizer
 from tasks.evaluate.answers import Answer, evenly
 from tasks.evaluate.config import DecodingConfig
+from tasks.evaluate.engines import Engine, Ids, open_engine, stops_of
+from tasks.evaluate.known import Generated, KnownAnswers, prompt_digest
 from tasks.evaluate.shots import with_examples
 from tasks.example import Example
-from tasks.generation import continue_greedily, continue_sorted
 
 logger = logging.getLogger(__name__)
 
@@ -28,62 +26,91 @@ def generate(
     base_model: BaseModelRef,
     adapter: Path | None,
     config: DecodingConfig,
+    known: KnownAnswers,
     shots: Mapping[str, Sequence[Example]] | None = None,
-) -> tuple[list[Answer], float]:
-    """The answers in the order of ``examples``, and the tokens generated per second.
+) -> tuple[list[Answer], float | None]:
+    """The answers in the order of ``examples``, and the tokens generated a second.
 
     The prompt is everything before the last turn, rendered by the base model's own template, as
     the server renders it; before it the ``shots`` of the row, as many as its context has room for.
+    What is ``known`` is not generated again; the speed is None where all was.
     """
-    set_seed(0)
     tokenizer = load_tokenizer(base_model)
-    stops = {tokenizer.eos_token_id, *stop_ids(base_model)} - {None}
-    model = load(base_model, adapter, config)
-    room = _room(model, config)
-    asked = [_with_shots(e, (shots or {}).get(e.id, ()), tokenizer, room) for e in examples]
-    prompts = [_prompt(e, tokenizer) for e in asked]
-
-    def answer(some: Sequence[list[int]]) -> list[list[int]]:
-        return continue_greedily(model, tokenizer, some, stops, config.max_new_tokens)
-
-    latencies = _latencies(answer, prompts, config)
-    started = time.monotonic()
-    outputs = continue_sorted(
-        model,
-        tokenizer,
-        prompts,
-        stops,
-        config.max_new_tokens,
-        config.batch_size,
-        lambda done: logger.info("generate %d/%d answers", done, len(prompts)),
-    )
-    seconds = time.monotonic() - started
+    stops = stops_of(base_model, tokenizer)
+    with open_engine(base_model, adapter, config) as engine:
+        shown = shots or {}
+        asked = [_with_shots(e, shown.get(e.id, ()), tokenizer, engine.room) for e in examples]
+        prompts = [_prompt(e, tokenizer) for e in asked]
+        digests = [prompt_digest(prompt) for prompt in prompts]
+        distinct = dict(zip(digests, prompts, strict=True))
+        outputs, tokens_per_second = _outputs(distinct, engine, config, known)
     answers = [
         Answer(
             id=example.id,
             prompt=example.prompt,
             reference=_reference(asked[i], prompts[i], tokenizer),
-            answer=tokenizer.decode(outputs[i], skip_special_tokens=True),
-            num_tokens=len(outputs[i]),
-            truncated=not stops.intersection(outputs[i]),
-            latency_ms=latencies.get(i),
+            answer=tokenizer.decode(outputs[digests[i]].ids, skip_special_tokens=True),
+            num_tokens=len(outputs[digests[i]].ids),
+            truncated=not stops.intersection(outputs[digests[i]].ids),
+            latency_ms=outputs[digests[i]].latency_ms,
         )
         for i, example in enumerate(examples)
     ]
-    return answers, sum(a.num_tokens for a in answers) / seconds
+    return answers, tokens_per_second
 
 
-def load(base_model: BaseModelRef, adapter: Path | None, config: DecodingConfig) -> Any:
-    """The model to evaluate, on the GPU where there is one."""
-    dtype = getattr(torch, native_dtype() if config.dtype == "auto" else config.dtype)
-    model = load_contestant(base_model, adapter, dtype)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+def _outputs(
+    prompts: Mapping[str, Ids], engine: Engine, config: DecodingConfig, known: KnownAnswers
+) -> tuple[dict[str, Generated], float | None]:
+    """What follows each prompt, by its digest, and the tokens a second of those now generated."""
+    digests = list(prompts)
+    outputs = {digest: g for digest, g in known.read().items() if digest in prompts}
+    if outputs:
+        logger.info("generate: %d of %d answers are known", len(outputs), len(prompts))
+    _time(
+        [digests[i] for i in evenly(len(digests), config.latency_samples)],
+        prompts,
+        engine,
+        outputs,
+        known,
+    )
+    missing = [digest for digest in digests if digest not in outputs]
+    if not missing:
+        return outputs, None
+    num_tokens = 0
+
+    def done(batch: Mapping[int, Ids]) -> None:
+        nonlocal num_tokens
+        made = {missing[i]: Generated(ids=ids) for i, ids in batch.items()}
+        known.add(made)
+        outputs.update(made)
+        num_tokens += sum(map(len, batch.values()))
+        logger.info("generate %d/%d answers", len(outputs), len(prompts))
+
+    started = time.monotonic()
+    engine.continue_all([prompts[digest] for digest in missing], done)
+    return outputs, num_tokens / (time.monotonic() - started)
 
 
-def _room(model: Any, config: DecodingConfig) -> int | None:
-    """Tokens that a prompt may have, by the model's own limit; None where it names none."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return None if limit is None else int(limit) - config.max_new_tokens
+def _time(
+    chosen: Sequence[str],
+    prompts: Mapping[str, Ids],
+    engine: Engine,
+    outputs: dict[str, Generated],
+    known: KnownAnswers,
+) -> None:
+    """Let a few prompts be answered one at a time, and take the milliseconds of each."""
+    missing = [d for d in chosen if d not in outputs or outputs[d].latency_ms is None]
+    if not missing:
+        return
+    engine.continue_one(prompts[missing[0]])  # the first call pays for lazy set-up
+    timed: dict[str, Generated] = {}
+    for digest in missing:
+        started = time.monotonic()
+        ids = engine.continue_one(prompts[digest])
+        timed[digest] = Generated(ids=ids, latency_ms=1000 * (time.monotonic() - started))
+    known.add(timed)
+    outputs |= timed
 
 
 def _with_shots(
@@ -127,21 +154,3 @@ def _rendered(example: Example, count: int, tokenizer: Any, **options: Any) -> l
         **options,
     )
     return ids
-
-
-def _latencies(
-    answer: Callable[[Sequence[list[int]]], object],
-    prompts: Sequence[list[int]],
-    config: DecodingConfig,
-) -> dict[int, float]:
-    """Milliseconds of a few whole answers asked for one at a time, evenly over the rows."""
-    timed = evenly(len(prompts), config.latency_samples)
-    if not timed:
-        return {}
-    answer(prompts[:1])  # the first call pays for lazy set-up
-    taken: dict[int, float] = {}
-    for index in timed:
-        started = time.monotonic()
-        answer([prompts[index]])
-        taken[index] = 1000 * (time.monotonic() - started)
-    return taken

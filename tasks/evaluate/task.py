@@ -24,7 +24,15 @@ from tasks.artifacts import (
 )
 from tasks.evaluate import general, stored
 from tasks.evaluate.answering import answer, score_general
-from tasks.evaluate.config import DecodingConfig, EvaluateConfig, FewShotConfig, GeneralConfig
+from tasks.evaluate.config import (
+    DecodingConfig,
+    EngineConfig,
+    EvaluateConfig,
+    FewShotConfig,
+    GeneralConfig,
+)
+from tasks.evaluate.engines import precision
+from tasks.evaluate.known import KnownAnswers
 from tasks.evaluate.shots import choose, usable
 from tasks.evidence import Comparison, EvalReport
 from tasks.example import Example
@@ -40,6 +48,16 @@ def _role(arguments: Mapping[str, Any]) -> str:
     contestant: Contestant = arguments["contestant"]
     golden: GoldenSet | None = arguments.get("golden")
     return f"{contestant.role}, sealed" if golden and golden.part == "sealed" else contestant.role
+
+
+def _server(arguments: Mapping[str, Any]) -> str | None:
+    """The version of the vLLM server that answers, where one does."""
+    engine: EngineConfig = arguments["config"].engine
+    if engine.name != "vllm":
+        return None
+    from tasks.evaluate.vllm import version
+
+    return version(engine.base_url)
 
 
 def _judge_state(arguments: Mapping[str, Any]) -> str:
@@ -114,6 +132,7 @@ def collect_general(dataset: CleanDataset, config: GeneralConfig) -> GeneralSuit
     timeout_seconds=12 * 3600,
     libraries=("torch", "transformers", "peft"),
     subject=_role,
+    depends=_server,
 )
 def generate_answers(contestant: Contestant, golden: GoldenSet, config: DecodingConfig) -> Answers:
     """Let a contestant answer the golden rows; the look at them is logged."""
@@ -122,7 +141,12 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
     adapter = stored.adapter_folder(store, contestant)
     shots = stored.read_shots(store, contestant.shots)
     log_look(store, golden, contestant, flow_run.get_id())
-    answers, tokens_per_second = answer(rows, contestant, adapter, config, shots)
+    decides = DecodingConfig(
+        max_new_tokens=config.max_new_tokens, dtype=precision(config), engine=config.engine
+    )
+    made_by = generate_answers.cache_key({"contestant": contestant.weights, "config": decides})
+    known = KnownAnswers(store, made_by)
+    answers, tokens_per_second = answer(rows, contestant, adapter, config, shots, known)
     with scratch() as folder:
         stored.write_answers(answers, folder)
         uri, digest = commit(store, "answers", folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,11 @@ from tasks.artifacts import BaseModelRef, TaskConfig
 from tasks.base_model import BaseModelConfig, load_model, load_tokenizer, pin
 from tasks.evaluate.config import DecodingConfig, EvaluateConfig
 from tasks.evaluate.generate import generate
+from tasks.evaluate.known import KnownAnswers
 from tasks.evaluate.scoring import LATENCY, score, summarise
 from tasks.example import Example, Message
 from tasks.generation import continue_greedily
-from tasks.objects import open_store
+from tasks.objects import LocalStore, open_store
 from tasks.train.finetune import save_adapter
 
 PROMPTS = ["one", "two words", "a prompt of quite a few more words than the others", "four"]
@@ -30,17 +33,28 @@ def base(tiny_model: Path) -> BaseModelRef:
     return pin(BaseModelConfig(id=str(tiny_model)))
 
 
-def test_answers_do_not_depend_on_the_batch(base: BaseModelRef) -> None:
+@pytest.fixture
+def new(tmp_path: Path) -> Callable[[], KnownAnswers]:
+    """Answers of which none is known yet, each time others."""
+    store, numbers = LocalStore(tmp_path / "known"), itertools.count()
+    return lambda: KnownAnswers(store, next(numbers))
+
+
+def test_answers_do_not_depend_on_the_batch(
+    base: BaseModelRef, new: Callable[[], KnownAnswers]
+) -> None:
     taken = []
     for batch_size in (1, 2, 4):
         config = DECODING.model_copy(update={"batch_size": batch_size})
-        answers, _ = generate(EXAMPLES, base, None, config)
+        answers, _ = generate(EXAMPLES, base, None, config, new())
         taken.append([(a.id, a.prompt, a.answer, a.num_tokens) for a in answers])
     assert taken[0] == taken[1] == taken[2]
     assert [prompt for _, prompt, _, _ in taken[0]] == PROMPTS
 
 
-def test_the_prompt_is_the_templates_own(base: BaseModelRef) -> None:
+def test_the_prompt_is_the_templates_own(
+    base: BaseModelRef, new: Callable[[], KnownAnswers]
+) -> None:
     """What `generate` continues is what transformers continues for the same messages."""
     tokenizer, model = load_tokenizer(base), load_model(base, torch.float32)
     messages = [{"role": "user", "content": PROMPTS[0]}]
@@ -50,27 +64,33 @@ def test_the_prompt_is_the_templates_own(base: BaseModelRef) -> None:
     expected = model.generate(**ids, max_new_tokens=5, do_sample=False)[
         0, ids["input_ids"].shape[1] :
     ]
-    answers, _ = generate(EXAMPLES[:1], base, None, DECODING)
+    answers, _ = generate(EXAMPLES[:1], base, None, DECODING, new())
     assert answers[0].answer == tokenizer.decode(expected, skip_special_tokens=True)
 
 
-def test_an_adapter_changes_the_answers(base: BaseModelRef, tmp_path: Path) -> None:
+def test_an_adapter_changes_the_answers(
+    base: BaseModelRef, tmp_path: Path, new: Callable[[], KnownAnswers]
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
     settings = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     save_adapter(get_peft_model(load_model(base, torch.float32), settings), base, tmp_path)
-    plain, _ = generate(EXAMPLES, base, None, DECODING)
-    adapted, _ = generate(EXAMPLES, base, tmp_path, DECODING)
+    plain, _ = generate(EXAMPLES, base, None, DECODING, new())
+    adapted, _ = generate(EXAMPLES, base, tmp_path, DECODING, new())
     assert [a.answer for a in plain] != [a.answer for a in adapted]
 
 
 def test_length_and_latency_are_told(
-    base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: BaseModelRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new: Callable[[], KnownAnswers],
 ) -> None:
     monkeypatch.setenv("RETUNE_STORE", str(tmp_path / "store"))
     config = DECODING.model_copy(update={"latency_samples": 2})
-    answers, tokens_per_second = generate(EXAMPLES, base, None, config)
+    answers, tokens_per_second = generate(EXAMPLES, base, None, config, new())
+    assert tokens_per_second is not None
     assert tokens_per_second > 0
     assert all(a.truncated == (a.num_tokens == 5) for a in answers)
     timed = [a for a in answers if a.latency_ms is not None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tasks.artifacts import Contestant, ReferenceModel
@@ -9,7 +11,9 @@ from tasks.errors import ConfigError
 from tasks.evaluate.answering import answer
 from tasks.evaluate.answers import Answer
 from tasks.evaluate.config import DecodingConfig
+from tasks.evaluate.known import KnownAnswers
 from tasks.example import Example, Message
+from tasks.objects import LocalStore
 from tests.examples import make_example
 from tests.messages_api import LOST, Reply, StubApi, error, message
 
@@ -23,7 +27,9 @@ def said(text: str, **options: object) -> Reply:
 def ask(api: StubApi, rows: list[Example]) -> list[Answer]:
     model = ReferenceModel(api="anthropic", model="claude-haiku-4-5", base_url=api.url)
     contestant = Contestant(role="reference", base_model=None, reference=model)
-    answers, _ = answer(rows, contestant, None, DECODING, {})
+    answers, _ = answer(
+        rows, contestant, None, DECODING, {}, KnownAnswers(LocalStore(Path("unused")), "")
+    )
     return answers
 
 

@@ -15,8 +15,10 @@ from tasks.base_model import BaseModelConfig, pin
 from tasks.embeddings import EmbeddingConfig, Vectors, embed
 from tasks.evaluate.config import DecodingConfig
 from tasks.evaluate.generate import generate
+from tasks.evaluate.known import KnownAnswers
 from tasks.evaluate.shots import choose, usable, with_examples
 from tasks.example import GENERAL, Example, Message
+from tasks.objects import LocalStore
 
 DECODING = DecodingConfig(max_new_tokens=5, dtype="float32", latency_samples=0)
 
@@ -97,27 +99,34 @@ def base(tiny_model: Path) -> BaseModelRef:
     return pin(BaseModelConfig(id=str(tiny_model)))
 
 
-def test_the_model_is_given_them_and_the_row_stays_itself(base: BaseModelRef) -> None:
+@pytest.fixture
+def known(tmp_path: Path) -> KnownAnswers:
+    return KnownAnswers(LocalStore(tmp_path / "known"), "model")
+
+
+def test_the_model_is_given_them_and_the_row_stays_itself(
+    base: BaseModelRef, known: KnownAnswers
+) -> None:
     question = example("q", "what is this")
     shots = [example("a", "something else entirely", "no")]
-    alone, _ = generate([question], base, None, DECODING)
-    shown, _ = generate([question], base, None, DECODING, {"q": shots})
-    merged, _ = generate([with_examples(question, shots)], base, None, DECODING)
+    alone, _ = generate([question], base, None, DECODING, known)
+    shown, _ = generate([question], base, None, DECODING, known, {"q": shots})
+    merged, _ = generate([with_examples(question, shots)], base, None, DECODING, known)
     assert shown[0].answer == merged[0].answer
     assert shown[0].answer != alone[0].answer
     assert (shown[0].id, shown[0].prompt, shown[0].reference) == ("q", "what is this", "yes")
 
 
 def test_what_the_context_has_no_room_for_is_left_out_and_told(
-    base: BaseModelRef, caplog: pytest.LogCaptureFixture
+    base: BaseModelRef, caplog: pytest.LogCaptureFixture, known: KnownAnswers
 ) -> None:
     limit = AutoConfig.from_pretrained(base.id).max_position_embeddings
     long = example("long", "word " * limit)
     near = example("near", "short one", "no")
     question = example("q", "what is this")
     with caplog.at_level(logging.WARNING):
-        shown, _ = generate([question], base, None, DECODING, {"q": [long, near]})
-    wanted, _ = generate([question], base, None, DECODING, {"q": [near]})
+        shown, _ = generate([question], base, None, DECODING, known, {"q": [long, near]})
+    wanted, _ = generate([question], base, None, DECODING, known, {"q": [near]})
     assert shown[0].answer == wanted[0].answer
     assert "q: 1 of 2 examples left out" in caplog.text
 
