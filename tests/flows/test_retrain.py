@@ -13,6 +13,7 @@ from flows.retrain import retrain
 from tasks import stage as stage_module
 from tasks.errors import DataError, GoldenSetChangedError
 from tasks.evidence import RunSummary
+from tasks.looks import looks
 from tasks.objects import S3Store, open_store
 from tasks.storage import MANIFEST
 from tests.flows.conftest import Tiny, write_rows
@@ -61,6 +62,37 @@ def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stac
     assert {key: version.tags[key] for key in expected} == expected
     assert {"base_model", "config_digest", "code_digest"} <= set(version.tags)
     assert version.source == first.lineage["adapter_uri"]
+
+
+def test_sealed_rows_are_opened_for_a_promotion_alone_and_must_confirm_it(tiny: Tiny) -> None:
+    sealed = {"golden": {"sealed_share": 0.4}, "gate": {"min_n": 8}}
+    config = tiny(**sealed)
+    found = retrain(config)
+    assert found.decision == "promoted", found.reasons
+    num_sealed = found.data["num_sealed"]
+    assert 8 <= num_sealed < 32
+    assert found.metrics["candidate"]["exact_match"].n == 40 - num_sealed
+    assert found.sentence.endswith(f"The {num_sealed} sealed rows confirm it.")
+    confirmed = {(d.baseline, d.n) for d in found.differences if d.rows == "sealed"}
+    assert confirmed == {("base", num_sealed), ("base_few_shot", num_sealed)}
+    assert states(found)["confirm"] == "completed"
+    store = open_store()
+    opened = [look.role for look in looks(store, config.name, "golden", 1, "sealed")]
+    assert sorted(opened) == ["base", "base_few_shot", "candidate"]
+
+    # The same model again changes nothing, and looks at nothing.
+    again = retrain(config)
+    assert again.decision == "no_change"
+    assert len(list(looks(store, config.name, "golden", 1, "sealed"))) == len(opened)
+
+    # A candidate that is no better never sees them.
+    worse = retrain(tiny(**sealed, train={"learning_rate": 1e-6, "epochs": 1}))
+    assert worse.decision in {"blocked", "inconclusive"}
+    assert "confirm" not in states(worse)
+    assert len(list(looks(store, config.name, "golden", 1, "sealed"))) == len(opened)
+
+    with pytest.raises(GoldenSetChangedError, match="sealed_share"):
+        retrain(tiny(golden={"sealed_share": 0.2}))
 
 
 def test_the_summary_is_everywhere_the_same(first: RunSummary, stack: Path) -> None:
