@@ -61,6 +61,10 @@ def mlflow_port() -> int:
     return _port("RETUNE_MLFLOW_PORT", 5000)
 
 
+def webhook_port() -> int:
+    return _port("RETUNE_WEBHOOK_PORT", 8090)
+
+
 def vllm_port() -> int:
     return _port("RETUNE_VLLM_PORT", 8100)
 

@@ -1,0 +1,253 @@
+"""The webhook receiver: python -m deployments.services.webhook [CONFIG.yaml]
+
+    POST /webhooks/{label-studio|argilla|labelbox|s3|generic}    GET /healthz /readyz /metrics
+
+A body is hostile until its signature is verified; what is verified is in storage before it is
+answered with 202, so that nothing is lost: where storage is away the answer is 503, and the sender
+tries again. Behind it the inbox is emptied, and runs are started (``drain.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import uvicorn
+import yaml
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from deployments import environment
+from deployments.services.commit import Committer
+from deployments.services.drain import Drainer, prefect_is_up
+from deployments.services.signatures import is_genuine, secrets_of
+from tasks.collect import inbox
+from tasks.collect.changes import MalformedError, changes, without_secrets
+from tasks.collect.config import HookConfig, WebhookConfig
+from tasks.collect.inbox import Event
+from tasks.collected import Hook
+from tasks.errors import ConfigError, RetuneError, is_transient
+from tasks.objects import Store, open_store
+
+logger = logging.getLogger("retune.webhook")
+HOOKS: tuple[Hook, ...] = get_args(Hook)
+
+
+# What is left of a body that is too large is not read.
+_HEADERS = {413: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class RateLimit:
+    """A bucket of as many tokens as a second brings."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second, self._clock = per_second, clock
+        self._tokens, self._at = max(per_second, 1.0), clock()
+
+    def allows(self) -> bool:
+        now = self._clock()
+        most = max(self._per_second, 1.0)
+        self._tokens = min(most, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class _Source:
+    """What the receiver keeps of one source."""
+
+    def __init__(self, hook: Hook, config: HookConfig, store: Store) -> None:
+        self.hook, self.config = hook, config
+        self.limit = RateLimit(config.max_per_second)
+        self.committer = Committer(lambda events: inbox.write(store, hook, events))
+
+
+class Receiver:
+    """The receiver's routes and counts."""
+
+    def __init__(
+        self, config: WebhookConfig, store: Store, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._store, self._environ = store, environ
+        self._sources = {hook: _Source(hook, c, store) for hook, c in config.hooks.items()}
+        self.registry = CollectorRegistry()
+        self._answers = Counter(
+            "retune_webhook_answers",
+            "Answers given",
+            ("source", "status", "outcome"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "retune_webhook_seconds", "Seconds until an answer", ("source",), registry=self.registry
+        )
+
+    async def receive(self, request: Request) -> Response:
+        """Answer one event."""
+        started = time.monotonic()
+        hook = str(request.path_params["source"])
+        source = self._sources.get(hook)  # type: ignore[call-overload]
+        if source is None or not (secrets := secrets_of(source.hook, self._environ)):
+            # Whoever knows no secret is not told which sources there are.
+            return JSONResponse({"error": "no such source is switched on"}, 404)
+        status, outcome = await self._answer(source, secrets, request)
+        self._answers.labels(hook, status, outcome).inc()
+        self._seconds.labels(hook).observe(time.monotonic() - started)
+        return JSONResponse({"status": outcome}, status, _HEADERS.get(status))
+
+    async def _answer(
+        self, source: _Source, secrets: tuple[str, ...], request: Request
+    ) -> tuple[int, str]:
+        if not source.limit.allows():
+            return 429, "too many events a second"
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return 415, "expected application/json"
+        try:
+            raw = await _body(request, source.config.max_body_bytes)
+        except _TooLargeError:
+            return 413, f"expected at most {source.config.max_body_bytes} bytes"
+        if not is_genuine(source.hook, secrets, request.headers, raw):
+            return 401, "not genuine"
+        try:
+            body = json.loads(raw)
+            if not isinstance(body, dict):
+                raise MalformedError(f"expected an object, came {type(body).__name__}")
+            said = changes(source.hook, body)
+        except (ValueError, RecursionError) as error:
+            logger.warning("%s: 422: %s", source.hook, error)
+            return 422, f"cannot be read: {error}"
+        if said is None:
+            return 202, "ignored"
+        event = Event.of(without_secrets(source.hook, body), datetime.now(UTC))
+        try:
+            await source.committer.commit(event)
+        except Exception as error:
+            if not isinstance(error, RetuneError) and not is_transient(error):
+                raise
+            logger.warning("%s: 503: %s", source.hook, error)
+            return 503, "storage is away"
+        return 202, "accepted"
+
+    async def ready(self, _: Request) -> Response:
+        """Whether storage and Prefect can be reached."""
+        found = {
+            "storage": await run_in_threadpool(_is_up, self._store),
+            "prefect": await run_in_threadpool(prefect_is_up, self._environ),
+        }
+        return JSONResponse(found, 200 if all(found.values()) else 503)
+
+    async def healthy(self, _: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def close(self) -> None:
+        """Wait for what is on its way to storage."""
+        for source in self._sources.values():
+            await source.committer.close()
+
+
+def make_app(receiver: Receiver, drainer: Drainer | None = None) -> Starlette:
+    """The ASGI app; the drainer, where there is one, works behind it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if drainer is not None:
+            drainer.start()
+        yield
+        await receiver.close()
+        if drainer is not None:
+            await run_in_threadpool(drainer.stop)
+
+    routes = [
+        Route("/webhooks/{source}", receiver.receive, methods=["POST"]),
+        Route("/healthz", receiver.healthy),
+        Route("/readyz", receiver.ready),
+        Route("/metrics", receiver.metrics),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body, unless it is longer: what its header says is not waited for, nor believed."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise _TooLargeError
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise _TooLargeError
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _is_up(store: Store) -> bool:
+    try:
+        store.size("inbox/ready")
+    except Exception:  # noqa: BLE001 - whatever it is, it is not ready
+        return False
+    return True
+
+
+def read_config(path: Path | None) -> WebhookConfig:
+    """The receiver's config. Raises ConfigError for one that is none."""
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+        return WebhookConfig.model_validate(values or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: no config of the webhook receiver: {error}") from error
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) > 1:
+        print("usage: python -m deployments.services.webhook [CONFIG.yaml]", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        environment.apply()
+        config = read_config(Path(arguments[0]) if arguments else None)
+        store = open_store()
+        app = make_app(Receiver(config, store), Drainer(config, store))
+        uvicorn.run(
+            app,
+            host=environment.LOOPBACK,
+            port=environment.webhook_port(),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=20,
+        )
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

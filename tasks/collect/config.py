@@ -1,0 +1,39 @@
+"""What a webhook needs: when its rows start a run, and how much it may send."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.artifacts import Record
+from tasks.collected import Hook
+
+
+class HookConfig(Record):
+    """One source of events."""
+
+    min_rows: int = Field(
+        50, ge=1, description="New or changed rows that start a run; of s3, objects"
+    )
+    max_age_hours: float = Field(
+        24.0, gt=0, description="A run is started for fewer rows when the oldest waited this long"
+    )
+    max_body_bytes: int = Field(
+        2 * 2**20, ge=1024, description="A larger body is refused while it is read"
+    )
+    max_per_second: float = Field(
+        2000.0, gt=0, description="Events a second above which the sender is told to wait"
+    )
+    start_runs: bool = Field(True, description="Start runs; False: collect the rows alone")
+
+
+class WebhookConfig(Record):
+    """The receiver."""
+
+    deployment: str = Field("retrain/retrain-on-data", description="Deployment that new rows start")
+    drain_seconds: float = Field(
+        1.0, gt=0, le=3600, description="Least time between two looks into the inbox"
+    )
+    hooks: dict[Hook, HookConfig] = Field(
+        {hook: HookConfig() for hook in ("label-studio", "argilla", "labelbox", "s3", "generic")},
+        description="The sources; one is on when its secret is in the environment",
+    )
