@@ -79,7 +79,8 @@ def ports() -> list[Port]:
     grpc = [Port(f"{port.service} (gRPC)", variable, port.number + _GRPC) for port in s3]
     prefect = Port("Prefect", "RETUNE_PREFECT_PORT", prefect_port())
     mlflow = Port("MLflow", "RETUNE_MLFLOW_PORT", mlflow_port())
-    return _distinct([*s3, *grpc, prefect, mlflow])
+    webhook = Port("the webhook receiver", "RETUNE_WEBHOOK_PORT", webhook_port())
+    return _distinct([*s3, *grpc, prefect, mlflow, webhook])
 
 
 def addresses() -> dict[str, str]:
@@ -87,6 +88,7 @@ def addresses() -> dict[str, str]:
     return {
         "Prefect": f"http://{LOOPBACK}:{prefect_port()}",
         "MLflow": f"http://{LOOPBACK}:{mlflow_port()}",
+        "Webhook": f"http://{LOOPBACK}:{webhook_port()}",
         "S3": f"http://{LOOPBACK}:{s3_port()}",
     }
 

@@ -25,6 +25,7 @@ def servers() -> dict[str, Check]:
         "s3": f"{at['S3']}/healthz",
         "prefect": f"{at['Prefect']}/api/health",
         "mlflow": f"{at['MLflow']}/health",
+        "webhook": f"{at['Webhook']}/healthz",
     }
     return {name: partial(_answers, url) for name, url in pages.items()}
 

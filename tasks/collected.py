@@ -19,6 +19,7 @@ from tasks.objects import Store
 
 Hook = Literal["label-studio", "argilla", "labelbox", "s3", "generic"]
 _NUMBER = re.compile(r"/(\d{8})\.jsonl$")
+_PARTS = ("annotations", "responses")
 _KEPT = 5  # generations; a reader that was slow finds the one that it listed
 
 
@@ -46,6 +47,11 @@ class Generation(NamedTuple):
 
 class _Head(RootModel[list[str]]):
     """The first line: the keys of the events that were consumed."""
+
+
+def ready(rows: Iterable[CollectedRow]) -> list[CollectedRow]:
+    """Those that hold something: a row whose parts were all taken back waits for others."""
+    return [r for r in rows if r.row and all(r.row.get(parts) != [] for parts in _PARTS)]
 
 
 def newest_number(store: Store, hook: Hook) -> int:

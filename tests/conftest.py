@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import socket
@@ -13,6 +14,8 @@ import pytest
 from deployments import environment
 
 pytest_plugins = ("tests.base_models", "tests.messages_api")
+
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())
@@ -45,6 +48,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             **free_ports_for_a_stack(),
             "RETUNE_LOCAL": str(folder),
             "RETUNE_MODELS": str(models),
+            "RETUNE_WEBHOOK_CONFIG": str(webhook_config(folder / "webhook.yaml")),
+            "RETUNE_WEBHOOK_GENERIC_SECRET": WEBHOOK_SECRET,
         }.items():
             patch.setenv(name, value)
         for name in ("RETUNE_STORE", "RETUNE_DATA", "HF_HOME"):
@@ -64,6 +69,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             down()
 
 
+def webhook_config(file: Path) -> Path:
+    """A receiver that starts a run for three rows."""
+    file.write_text("hooks: {generic: {min_rows: 3}}")
+    return file
+
+
 @pytest.fixture(scope="session")
 def free_ports() -> Callable[[], dict[str, str]]:
     """Makes ports for a stack of one's own; all those that it derives are free too."""
@@ -74,12 +85,13 @@ def free_ports_for_a_stack() -> dict[str, str]:
     for _ in range(100):
         # All below the range that Linux takes the ports of outgoing connections from (32768 on).
         first = random.randrange(11_000, 22_500, 10)
-        wanted = [first + offset for offset in (0, 1, 2, 3, 4, 5, 6)]
+        wanted = [first + offset for offset in range(8)]
         if all(map(_is_free, [*wanted, *(port + 10_000 for port in wanted)])):
             return {
                 "RETUNE_S3_PORT": str(first),
                 "RETUNE_PREFECT_PORT": str(first + 5),
                 "RETUNE_MLFLOW_PORT": str(first + 6),
+                "RETUNE_WEBHOOK_PORT": str(first + 7),
             }
     raise RuntimeError("No free ports for a stack.")
 

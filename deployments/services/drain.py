@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.services.signatures import secrets_of
 from tasks.collect.config import WebhookConfig
 from tasks.collect.drain import drain
 from tasks.collect.trigger import Start, Starter, start_if_due
@@ -27,10 +28,16 @@ _REST = 5.0
 
 
 class Drainer:
-    """A thread that empties the inboxes of all sources."""
+    """A thread that empties the inboxes of all sources that are on."""
 
-    def __init__(self, config: WebhookConfig, store: Store, start: Starter | None = None) -> None:
-        self._config, self._store = config, store
+    def __init__(
+        self,
+        config: WebhookConfig,
+        store: Store,
+        start: Starter | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._config, self._store, self._environ = config, store, environ
         self._start = start or (lambda hook, run: start_run(config.deployment, hook, run))
         self._known: dict[Hook, Generation] = {}
         self._ended = threading.Event()
@@ -49,6 +56,8 @@ class Drainer:
         for hook, config in self._config.hooks.items():
             if self._ended.is_set():
                 return
+            if not secrets_of(hook, self._environ):
+                continue
             try:
                 found = drain(self._store, hook, self._known.get(hook))
                 self._known[hook] = found.generation

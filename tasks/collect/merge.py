@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.collect.changes import UNKNOWN, Change
@@ -48,11 +48,6 @@ class Rows:
         return is_news
 
 
-def ready(rows: Iterable[CollectedRow]) -> list[CollectedRow]:
-    """Those that hold something: a row whose parts were all taken back waits for others."""
-    return [row for row in rows if row.row and not _is_hollow(row.row)]
-
-
 def _latest(row: CollectedRow, version: str) -> str:
     """When a part was changed last, or its row deleted."""
     return max(row.versions.get(version, ""), row.versions.get(_WHOLE, ""))
@@ -67,7 +62,3 @@ def _changed(before: Mapping[str, Any], change: Change) -> dict[str, Any]:
     if change.part is not None:
         parts.append(dict(change.part))
     return {**before, **change.row, change.parts: parts}
-
-
-def _is_hollow(row: Mapping[str, Any]) -> bool:
-    return any(row.get(name) == [] for name in ("annotations", "responses"))

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from tasks.artifacts import Record
 from tasks.collect.config import HookConfig
-from tasks.collect.merge import ready
-from tasks.collected import CollectedRow, Generation, Hook
+from tasks.collected import CollectedRow, Generation, Hook, ready
 from tasks.errors import ArtifactMissingError, StorageError
 from tasks.objects import Store
 

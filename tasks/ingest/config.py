@@ -59,8 +59,11 @@ _MAPPABLE: dict[str, tuple[str, ...]] = {
 
 # Fields that say where rows are, not what is made of them.
 _PLACE = {
-    "path", "hub", "hub_split", "hub_revision", "label_studio_url", "label_studio_project"
+    "path", "hub", "hub_split", "hub_revision", "label_studio_url", "label_studio_project",
+    "collected",
 }  # fmt: skip
+# What a row of a webhook looks like, unless the config says.
+_COLLECTED_SHAPES = {"label-studio": "label_studio", "argilla": "argilla"}
 
 
 class SourceConfig(Record):
@@ -99,6 +102,9 @@ class SourceConfig(Record):
     min_score: float = Field(
         1.0, description="Of the gateway's log: least score of a feedback that accepts"
     )
+    collected: Literal["label-studio", "argilla", "generic"] | None = Field(
+        None, description="Webhook whose rows these are, as the receiver collected them"
+    )
     label_studio_url: str | None = Field(
         None, description="Label Studio to export from; the key is in LABEL_STUDIO_API_KEY"
     )
@@ -121,7 +127,12 @@ class SourceConfig(Record):
     @model_validator(mode="before")
     @classmethod
     def _by_shape(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "source" in values:
+        if not isinstance(values, dict):
+            return values
+        shape = _COLLECTED_SHAPES.get(str(values.get("collected")))
+        if shape is not None:
+            values = {"shape": shape, "source": "annotation", **values}
+        if "source" in values:
             return values
         maker = "production" if values.get("shape") == "gateway_log" else "annotation"
         own = values.get("shape") in (*ANNOTATION_SHAPES, "gateway_log")
@@ -152,9 +163,12 @@ class SourceConfig(Record):
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
-        if self.label_studio_url is not None and (self.path or self.hub):
-            raise ValueError("a source has either `label_studio_url`, or `path`, `hub` or both")
-        if self.path is None and self.hub is None and self.label_studio_url is None:
+        services = (self.label_studio_url, self.collected)
+        if any(services) and (all(services) or self.path or self.hub):
+            raise ValueError(
+                "a source has either `label_studio_url`, or `collected`, or `path`, `hub` or both"
+            )
+        if self.path is None and self.hub is None and not any(services):
             raise ValueError("a source needs `path`, `hub` or both")
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import uuid
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks import collected
 from tasks.artifacts import SourceFile, Sources
+from tasks.collected import Hook
 from tasks.errors import ConfigError, DataError, MissingFileError
 from tasks.ingest.bucket import fetch_object, find_objects
 from tasks.ingest.config import GoldenConfig, IngestConfig, SourceConfig
@@ -35,6 +38,8 @@ def find(source: SourceConfig) -> tuple[SourceFile, ...]:
     """
     if source.label_studio_url is not None:
         return (_of_label_studio(source),)
+    if source.collected is not None:
+        return _of_webhook(source.collected)
     if source.hub is not None and (found := _of_hub(source)):
         return (found,)
     if source.path is None:
@@ -144,6 +149,21 @@ def _of_label_studio(source: SourceConfig) -> SourceFile:
     with scratch() as folder:
         download_export(url, project, api_key(), folder / "export.json")
         return pin(open_store(), f"label-studio-{project}.json", folder / "export.json")
+
+
+def _of_webhook(hook: Hook) -> tuple[SourceFile, ...]:
+    """The rows as they stand now; none before the first event."""
+    store = open_store()
+    number = collected.newest_number(store, hook)
+    rows = collected.ready(collected.load(store, hook, number).rows.values())
+    if not rows:
+        logger.info("find_sources: no webhook of %s brought rows yet", hook)
+        return ()
+    with scratch() as folder:
+        path = folder / f"{hook}.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(row.row, ensure_ascii=False)}\n" for row in rows)
+        return (pin(store, path.name, path),)
 
 
 def _of_hub(source: SourceConfig) -> SourceFile | None:

@@ -13,6 +13,7 @@ OWN = (
     "RETUNE_S3_PORT",
     "RETUNE_PREFECT_PORT",
     "RETUNE_MLFLOW_PORT",
+    "RETUNE_WEBHOOK_PORT",
     "RETUNE_STORE",
     "RETUNE_MODELS",
 )
@@ -30,6 +31,7 @@ def test_default_ports_are_those_of_the_contract() -> None:
     assert environment.addresses() == {
         "Prefect": "http://127.0.0.1:4200",
         "MLflow": "http://127.0.0.1:5000",
+        "Webhook": "http://127.0.0.1:8090",
         "S3": "http://127.0.0.1:8333",
     }
 

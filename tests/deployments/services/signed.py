@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from standardwebhooks.webhooks import Webhook
 
 from tasks.collected import Hook
+from tests.conftest import WEBHOOK_SECRET
 
 BODY = b'{"rows": [{"q": "\xc3\xa4"}]}'
-SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+SECRET = WEBHOOK_SECRET
 OLD = "whsec_" + base64.b64encode(b"another-secret-of-24-byt").decode()
 
 

@@ -18,7 +18,8 @@ from tasks.collect import inbox
 from tasks.collect.changes import UNKNOWN, Change
 from tasks.collect.drain import drain
 from tasks.collect.inbox import Event
-from tasks.collect.merge import Rows, ready
+from tasks.collect.merge import Rows
+from tasks.collected import ready
 from tasks.errors import StorageError
 from tasks.objects import LocalStore
 
