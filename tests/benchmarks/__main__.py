@@ -44,6 +44,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
     from tests.benchmarks.labels import labels
     from tests.benchmarks.pii import pii
     from tests.benchmarks.retrain import memory, overhead, retrain
+    from tests.benchmarks.webhook import webhook
 
     return {
         "retrain": retrain,
@@ -57,6 +58,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "pii": pii,
         "clean": clean,
         "labels": labels,
+        "webhook": webhook,
     }
 
 
