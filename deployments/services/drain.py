@@ -1,34 +1,37 @@
-"""Behind the receiver: the inbox is emptied again and again, and new rows start runs.
+"""Empties what the webhook receiver filled: python -m deployments.services.drain [CONFIG.yaml]
 
-Storage or Prefect may be away: the inbox waits, and is emptied when they are back.
+The inbox becomes rows, and enough new rows start a run. A process of its own: receiving is not to
+wait for it. Storage or Prefect may be away: the inbox waits, and is emptied when they are back.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from deployments import environment
 from deployments.services.signatures import secrets_of
-from tasks.collect.config import WebhookConfig
+from tasks.collect.config import WebhookConfig, read_config
 from tasks.collect.drain import drain
 from tasks.collect.trigger import Start, Starter, start_if_due
 from tasks.collected import Generation, Hook
-from tasks.objects import Store
+from tasks.errors import RetuneError
+from tasks.objects import Store, open_store
 
 logger = logging.getLogger("retune.webhook")
-# Rows are rewritten whole: however many there are, emptying takes a sixth of the time.
-_REST = 5.0
+_REST = 1.0  # as long as it took: half of a core at most
 
 
 class Drainer:
-    """A thread that empties the inboxes of all sources that are on."""
+    """Empties the inboxes of all sources that are on."""
 
     def __init__(
         self,
@@ -40,22 +43,18 @@ class Drainer:
         self._config, self._store, self._environ = config, store, environ
         self._start = start or (lambda hook, run: start_run(config.deployment, hook, run))
         self._known: dict[Hook, Generation] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the source that is being emptied."""
-        self._ended.set()
-        self._thread.join()
+    def run(self, ended: threading.Event) -> None:
+        """Until it is ended, after the source that is being emptied."""
+        while not ended.is_set():
+            started = time.monotonic()
+            self.drain_once()
+            took = time.monotonic() - started
+            ended.wait(max(self._config.drain_seconds, _REST * took))
 
     def drain_once(self, now: datetime | None = None) -> None:
         """Empty every inbox, and start what is due; what fails is told and tried the next time."""
         for hook, config in self._config.hooks.items():
-            if self._ended.is_set():
-                return
             if not secrets_of(hook, self._environ):
                 continue
             try:
@@ -77,13 +76,6 @@ class Drainer:
             except Exception as error:  # noqa: BLE001 - the next time may be better
                 logger.warning("%s: left for the next time: %s", hook, error)
 
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            started = time.monotonic()
-            self.drain_once()
-            took = time.monotonic() - started
-            self._ended.wait(max(self._config.drain_seconds, _REST * took))
-
 
 def start_run(deployment: str, hook: Hook, start: Start) -> str:
     """Start a run through Prefect; the same run where the same cause started one before."""
@@ -99,11 +91,25 @@ def start_run(deployment: str, hook: Hook, start: Start) -> str:
     return str(run.id)
 
 
-def prefect_is_up(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether Prefect's server answers."""
-    address = environ.get("PREFECT_API_URL", "")
+def main(arguments: list[str]) -> int:
+    if len(arguments) > 1:
+        print("usage: python -m deployments.services.drain [CONFIG.yaml]", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ValueError, OSError):
-        return False
+        environment.apply()
+        config = read_config(Path(arguments[0]) if arguments else None)
+        drainer = Drainer(config, open_store())
+    except RetuneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    drainer.run(ended)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@
 
 A body is hostile until its signature is verified; what is verified is in storage before it is
 answered with 202, so that nothing is lost: where storage is away the answer is 503, and the sender
-tries again. Behind it the inbox is emptied, and runs are started (``drain.py``).
+tries again. Another process empties the inbox and starts runs (``drain.py``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import logging
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import uvicorn
-import yaml
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -29,7 +30,6 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -38,14 +38,13 @@ from starlette.routing import Route
 
 from deployments import environment
 from deployments.services.commit import Committer
-from deployments.services.drain import Drainer, prefect_is_up
 from deployments.services.signatures import is_genuine, secrets_of
 from tasks.collect import inbox
 from tasks.collect.changes import MalformedError, changes, without_secrets
-from tasks.collect.config import HookConfig, WebhookConfig
+from tasks.collect.config import HookConfig, WebhookConfig, read_config
 from tasks.collect.inbox import Event
 from tasks.collected import Hook
-from tasks.errors import ConfigError, RetuneError, is_transient
+from tasks.errors import RetuneError, is_transient
 from tasks.objects import Store, open_store
 
 logger = logging.getLogger("retune.webhook")
@@ -173,17 +172,13 @@ class Receiver:
             await source.committer.close()
 
 
-def make_app(receiver: Receiver, drainer: Drainer | None = None) -> Starlette:
-    """The ASGI app; the drainer, where there is one, works behind it."""
+def make_app(receiver: Receiver) -> Starlette:
+    """The ASGI app."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        if drainer is not None:
-            drainer.start()
         yield
         await receiver.close()
-        if drainer is not None:
-            await run_in_threadpool(drainer.stop)
 
     routes = [
         Route("/webhooks/{source}", receiver.receive, methods=["POST"]),
@@ -208,21 +203,22 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
+def prefect_is_up(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether Prefect's server answers."""
+    address = environ.get("PREFECT_API_URL", "")
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ValueError, OSError):
+        return False
+
+
 def _is_up(store: Store) -> bool:
     try:
         store.size("inbox/ready")
     except Exception:  # noqa: BLE001 - whatever it is, it is not ready
         return False
     return True
-
-
-def read_config(path: Path | None) -> WebhookConfig:
-    """The receiver's config. Raises ConfigError for one that is none."""
-    try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
-        return WebhookConfig.model_validate(values or {})
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path}: no config of the webhook receiver: {error}") from error
 
 
 def main(arguments: list[str]) -> int:
@@ -233,10 +229,8 @@ def main(arguments: list[str]) -> int:
     try:
         environment.apply()
         config = read_config(Path(arguments[0]) if arguments else None)
-        store = open_store()
-        app = make_app(Receiver(config, store), Drainer(config, store))
         uvicorn.run(
-            app,
+            make_app(Receiver(config, open_store())),
             host=environment.LOOPBACK,
             port=environment.webhook_port(),
             log_level="warning",

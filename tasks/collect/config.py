@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
 
 from tasks.artifacts import Record
 from tasks.collected import Hook
+from tasks.errors import ConfigError
 
 
 class HookConfig(Record):
@@ -37,3 +42,12 @@ class WebhookConfig(Record):
         {hook: HookConfig() for hook in ("label-studio", "argilla", "labelbox", "s3", "generic")},
         description="The sources; one is on when its secret is in the environment",
     )
+
+
+def read_config(path: Path | None) -> WebhookConfig:
+    """The receiver's config. Raises ConfigError for one that is none."""
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+        return WebhookConfig.model_validate(values or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: no config of the webhook receiver: {error}") from error

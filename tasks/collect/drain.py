@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tasks import collected
 from tasks.collect import inbox
 from tasks.collect.changes import MalformedError, Unresolved, changes
+from tasks.collect.inbox import Event
 from tasks.collect.merge import Rows
 from tasks.collected import Generation, Hook
 from tasks.errors import ArtifactMissingError
@@ -56,24 +58,24 @@ def _drain(store: Store, hook: Hook, known: Generation | None) -> Drained | None
     if known is None or known.number != number:
         known = collected.load(store, hook, number)
     waiting = inbox.keys(store, hook)
-    for key in known.consumed.intersection(waiting):
-        store.delete(key)
+    inbox.remove(store, known.consumed.intersection(waiting))
     fresh = [key for key in waiting if key not in known.consumed]
     if not fresh:
         return Drained(known)
-    made = _next(store, hook, known, fresh)
-    if not collected.write(store, hook, made.generation):
-        return None
-    for key in fresh:
-        store.delete(key)
-    return made
-
-
-def _next(store: Store, hook: Hook, known: Generation, keys: list[str]) -> Drained:
+    events = inbox.read(store, fresh)
     rows = Rows(known.rows, known.number + 1)
+    outcomes, unresolved = _apply(hook, events, rows)
+    made = collected.write(store, hook, known, rows.rows, rows.changed, fresh)
+    if made is None:
+        return None
+    inbox.remove(store, fresh)
+    return Drained(made, len(events), outcomes, tuple(unresolved))
+
+
+def _apply(hook: Hook, events: Iterable[Event], rows: Rows) -> tuple[Counter[str], list[str]]:
+    """What became of the events, and what of them the tool must be asked about."""
     outcomes: Counter[str] = Counter()
     unresolved = []
-    events = [event for key in keys for event in inbox.read(store, key)]
     for event in sorted(events, key=lambda event: event.received):
         try:
             said = changes(hook, event.body)
@@ -90,5 +92,4 @@ def _next(store: Store, hook: Hook, known: Generation, keys: list[str]) -> Drain
             received = event.received.isoformat()
             news = [rows.apply(change, received) for change in said]
             outcomes["news" if any(news) else "repeated"] += 1
-    generation = Generation(known.number + 1, rows.rows, frozenset(keys))
-    return Drained(generation, len(events), outcomes, tuple(unresolved))
+    return outcomes, unresolved

@@ -6,8 +6,8 @@ often it comes; among others it is found again by its digest when the inbox is e
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,8 @@ from tasks.collected import Hook
 from tasks.errors import StorageError
 from tasks.objects import Store
 from tasks.storage import digest_of
+
+_THREADS = 16
 
 
 class Event(Record):
@@ -46,13 +48,24 @@ def keys(store: Store, hook: Hook) -> list[str]:
     return list(store.keys_under(_folder(hook)))
 
 
-def read(store: Store, key: str) -> Iterator[Event]:
-    """The events of a key. Raises StorageError where something else stands in their place."""
-    for line in store.get_bytes(key).splitlines():
+def read(store: Store, keys: Sequence[str]) -> list[Event]:
+    """The events of the keys. Raises StorageError where something else stands in their place."""
+
+    def events(key: str) -> list[Event]:
         try:
-            yield Event.model_validate_json(line)
-        except (ValidationError, json.JSONDecodeError) as error:
+            lines = store.get_bytes(key).splitlines()
+            return [Event.model_validate_json(line) for line in lines]
+        except ValidationError as error:
             raise StorageError(f"{key} holds no events of a webhook: {error}") from error
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [event for found in pool.map(events, keys) for event in found]
+
+
+def remove(store: Store, keys: Collection[str]) -> None:
+    """Take what was consumed out."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(store.delete, keys))
 
 
 def _folder(hook: Hook) -> str:

@@ -12,10 +12,14 @@ _WHOLE = ""  # the version of a row that comes whole
 
 
 class Rows:
-    """Rows that are being brought up to date for the generation ``number``."""
+    """Rows that are being brought up to date for the generation ``number``.
+
+    ``changed`` are the ids of those that differ from what they were.
+    """
 
     def __init__(self, rows: Mapping[str, CollectedRow], number: int) -> None:
         self.rows = dict(rows)
+        self.changed: set[str] = set()
         self._number = number
         # Where a part stands, for events that name it alone.
         self._places = {part: row.id for row in rows.values() for part in row.versions}
@@ -44,6 +48,7 @@ class Rows:
             versions=versions,
             row=row,
         )
+        self.changed.add(row_id)
         self._places[version] = row_id
         return is_news
 

@@ -51,9 +51,11 @@ def webhook() -> Result:
     with tempfile.TemporaryDirectory() as folder, _services(Path(folder)) as services:
         with services.receiver(min_rows=10**9) as port:
             rate = asyncio.run(_rate(port))
+            print("rate:", rate, flush=True)
         with services.receiver(min_rows=20_000) as port:
             faults = asyncio.run(_through_faults(port, services))
             faults |= _counted(services)
+            print("faults:", faults, flush=True)
         with services.receiver(min_rows=1) as port:
             starts = _starts(port)
     holds = rate["events_per_second"] >= TARGET and faults["lost"] == faults["doubled"] == 0
@@ -104,16 +106,18 @@ class _Services:
         config = self.folder / "webhook.yaml"
         hook = {"min_rows": min_rows, "max_per_second": 1_000_000}
         config.write_text(json.dumps({"hooks": {"generic": hook}}))
-        command = [sys.executable, "-m", "deployments.services.webhook", str(config)]
-        log = (self.folder / "logs" / "receiver.log").open("ab")
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        processes = []
+        for name in ("webhook", "drain"):
+            command = [sys.executable, "-m", f"deployments.services.{name}", str(config)]
+            with (self.folder / "logs" / f"{name}.log").open("ab") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         try:
             self.wait("webhook")
             yield environment.webhook_port()
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-            log.close()
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
 
     def stop(self) -> None:
         for name in list(self._running):

@@ -18,11 +18,11 @@ import uvicorn
 
 from deployments.services import webhook
 from deployments.services.commit import Committer
-from deployments.services.drain import Drainer, prefect_is_up
-from deployments.services.webhook import RateLimit, Receiver, make_app, read_config
+from deployments.services.drain import Drainer
+from deployments.services.webhook import RateLimit, Receiver, make_app, prefect_is_up
 from tasks import collected
 from tasks.collect import inbox
-from tasks.collect.config import HookConfig, WebhookConfig
+from tasks.collect.config import HookConfig, WebhookConfig, read_config
 from tasks.collect.inbox import Event
 from tasks.collect.trigger import Start
 from tasks.collected import Hook
@@ -43,11 +43,9 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 @contextmanager
-def serving(receiver: Receiver, drainer: Drainer | None = None) -> Iterator[httpx.Client]:
+def serving(receiver: Receiver) -> Iterator[httpx.Client]:
     """The receiver on a free port, as it stands in production."""
-    config = uvicorn.Config(
-        make_app(receiver, drainer), host="127.0.0.1", port=0, log_level="warning"
-    )
+    config = uvicorn.Config(make_app(receiver), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -79,7 +77,7 @@ def send(
 
 
 def waiting(store: LocalStore, hook: Hook = "generic") -> list[Event]:
-    return [e for key in inbox.keys(store, hook) for e in inbox.read(store, key)]
+    return inbox.read(store, inbox.keys(store, hook))
 
 
 def test_what_was_acknowledged_is_in_storage(client: httpx.Client, store: LocalStore) -> None:
@@ -286,14 +284,18 @@ def test_behind_it_the_inbox_is_emptied_and_a_run_is_started(store: LocalStore) 
 
     hooks: dict[Hook, HookConfig] = {"generic": HookConfig(min_rows=3)}
     config = WebhookConfig(drain_seconds=0.05, hooks=hooks)
-    drainer = Drainer(config, store, start, ENVIRON)
-    with serving(Receiver(config, store, ENVIRON), drainer) as client:
+    ended = threading.Event()
+    drainer = threading.Thread(target=Drainer(config, store, start, ENVIRON).run, args=(ended,))
+    drainer.start()
+    with serving(Receiver(config, store, ENVIRON)) as client:
         for number in range(5):
             assert send(client, {"rows": [{"id": number}]}).status_code == 202
         deadline = time.monotonic() + 20
         while waiting(store) or not started:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+    ended.set()
+    drainer.join(20)
     newest = collected.load(store, "generic", collected.newest_number(store, "generic"))
     assert set(newest.rows) == {"0", "1", "2", "3", "4"}
     assert [hook for hook, _ in started] == ["generic"]
