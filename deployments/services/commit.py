@@ -1,7 +1,8 @@
 """Group commit: events that wait at the same moment go to storage in one object.
 
 Nobody waits for a timer: while one object is being written, what comes meanwhile gathers for the
-next. An event is acknowledged when the object that holds it is there.
+next. One is written at a time: of several beside each other each would hold fewer. An event is
+acknowledged when the object that holds it is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Sequence
 from tasks.collect.inbox import Event
 
 _MOST_EVENTS = 500
-_WRITERS = 4
 
 Write = Callable[[Sequence[Event]], object]
 
@@ -24,22 +24,20 @@ class Committer:
     def __init__(self, write: Write) -> None:
         self._write = write
         self._waiting: list[tuple[Event, asyncio.Future[None]]] = []
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.Task[None] | None = None
 
     async def commit(self, event: Event) -> None:
         """Returns when the event is in storage; raises what the write raised."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, future))
-        if len(self._writers) < _WRITERS:
-            task = asyncio.create_task(self._run())
-            self._writers.add(task)
-            task.add_done_callback(self._writers.discard)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._run())
         await future
 
     async def close(self) -> None:
         """Wait for what is being written."""
-        while self._writers:
-            await asyncio.gather(*self._writers, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer
 
     async def _run(self) -> None:
         while self._waiting:
