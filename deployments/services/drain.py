@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from deployments import environment
+from deployments.services.reconcile import Reconciliation
 from deployments.services.signatures import secrets_of
-from tasks.collect.config import WebhookConfig, read_config
-from tasks.collect.drain import drain
+from tasks.collect.config import HookConfig, WebhookConfig, read_config
+from tasks.collect.drain import Drained, drain
 from tasks.collect.trigger import Start, Starter, start_if_due
 from tasks.collected import Generation, Hook
 from tasks.errors import RetuneError
@@ -39,10 +40,12 @@ class Drainer:
         store: Store,
         start: Starter | None = None,
         environ: Mapping[str, str] = os.environ,
+        reconciliation: Reconciliation | None = None,
     ) -> None:
         self._config, self._store, self._environ = config, store, environ
         self._start = start or (lambda hook, run: start_run(config.deployment, hook, run))
         self._known: dict[Hook, Generation] = {}
+        self._reconciliation = reconciliation or Reconciliation()
 
     def run(self, ended: threading.Event) -> None:
         """Until it is ended, after the source that is being emptied."""
@@ -58,11 +61,7 @@ class Drainer:
             if not secrets_of(hook, self._environ):
                 continue
             try:
-                found = drain(self._store, hook, self._known.get(hook))
-                self._known[hook] = found.generation
-                if found.num_events:
-                    outcomes = ", ".join(f"{n} {what}" for what, n in found.outcomes.items())
-                    logger.info("%s: %d events: %s", hook, found.num_events, outcomes)
+                found = self._drain(hook, config)
                 started = start_if_due(
                     self._store,
                     hook,
@@ -75,6 +74,30 @@ class Drainer:
                     logger.info("%s: run %s: %s", hook, started.flow_run_id, started.reason)
             except Exception as error:  # noqa: BLE001 - the next time may be better
                 logger.warning("%s: left for the next time: %s", hook, error)
+
+    def _drain(self, hook: Hook, config: HookConfig) -> Drained:
+        found = self._emptied(hook)
+        if hook != "label-studio":
+            return found
+        if found.unresolved:
+            self._reconciliation.want()
+            if config.label_studio_url is None:
+                told = found.unresolved[0]
+                logger.warning("%s: %s; set label_studio_url for it to be asked", hook, told)
+        if self._reconciliation.is_due(config):
+            now = datetime.now(UTC)
+            number = self._reconciliation.run(self._store, config, found.generation, now)
+            logger.info("%s: asked, and %d changes were not told of", hook, number)
+            found = self._emptied(hook) if number else found
+        return found
+
+    def _emptied(self, hook: Hook) -> Drained:
+        found = drain(self._store, hook, self._known.get(hook))
+        self._known[hook] = found.generation
+        if found.num_events:
+            outcomes = ", ".join(f"{n} {what}" for what, n in found.outcomes.items())
+            logger.info("%s: %d events: %s", hook, found.num_events, outcomes)
+        return found
 
 
 def start_run(deployment: str, hook: Hook, start: Start) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.artifacts import Record
 from tasks.collected import Hook
@@ -28,7 +28,22 @@ class HookConfig(Record):
     max_per_second: float = Field(
         2000.0, gt=0, description="Events a second above which the sender is told to wait"
     )
+    label_studio_url: str | None = Field(
+        None,
+        description="Of label-studio: the server, which is asked for what its webhooks did not "
+        "tell; the key is in LABEL_STUDIO_API_KEY",
+    )
+    label_studio_project: int | None = Field(None, ge=1, description="Its project's number")
+    reconcile_minutes: float = Field(
+        60.0, gt=0, description="Time between two times that it is asked"
+    )
     start_runs: bool = Field(True, description="Start runs; False: collect the rows alone")
+
+    @model_validator(mode="after")
+    def _project_of_a_server(self) -> HookConfig:
+        if (self.label_studio_url is None) != (self.label_studio_project is None):
+            raise ValueError("give both `label_studio_url` and `label_studio_project`, or neither")
+        return self
 
 
 class WebhookConfig(Record):
