@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from flows.config import RetrainConfig, SynthesisConfig
 from tasks.artifacts import CleanDataset, Lineage, StageRun
+from tasks.report.config import NotifyConfig
 from tasks.report.summary import RunInfo
 from tasks.report.task import report_failure
 from tasks.stage import code_digest, stage_runs, stage_runs_of
@@ -66,9 +67,10 @@ def _record(flow_run: FlowRun, state: State[Any], *, crashed: bool) -> None:
     stages = stage_runs_of(str(flow_run.id))
     parameters = flow_run.parameters.get("config", {})
     try:
-        config_yaml = RetrainConfig.model_validate(parameters).to_yaml()
+        config = RetrainConfig.model_validate(parameters)
+        config_yaml, notify = config.to_yaml(), config.report.notify
     except ValidationError:
-        config_yaml = ""
+        config_yaml, notify = "", NotifyConfig()
     info = RunInfo(
         flow_run_id=str(flow_run.id),
         flow_run_name=flow_run.name,
@@ -77,7 +79,7 @@ def _record(flow_run: FlowRun, state: State[Any], *, crashed: bool) -> None:
         stages=stages,
         hardware=hardware(),
     )
-    report_failure(info, _reason(stages, state), config_yaml, crashed=crashed)
+    report_failure(info, _reason(stages, state), config_yaml, notify, crashed=crashed)
 
 
 def _reason(stages: list[StageRun], state: State[Any]) -> str:

@@ -156,6 +156,9 @@ class MetricDifference(Record):
     rows: Literal["open", "sealed"] = "open"
 
 
+NOBODY = "nobody"
+
+
 class Approval(Record):
     """A person's word on a decision."""
 
@@ -163,6 +166,11 @@ class Approval(Record):
     name: str
     reason: str
     date: datetime
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether nobody has answered yet, which counts as a rejection."""
+        return self.name == NOBODY
 
 
 def approval_tags(approval: Approval | None) -> dict[str, str]:

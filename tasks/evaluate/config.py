@@ -37,7 +37,7 @@ CRITERIA = """\
 
 
 class EngineConfig(Record):
-    """What runs the weights."""
+    """transformers in the run itself, or a vLLM server as in production."""
 
     name: Literal["transformers", "vllm"] = Field(
         "transformers",

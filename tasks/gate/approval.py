@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.evidence import Approval, GateDecision
+from tasks.evidence import NOBODY, Approval, GateDecision
 from tasks.gate.config import ApprovalConfig
-
-NOBODY = "nobody"
 
 
 def is_asked(decision: GateDecision, config: ApprovalConfig) -> bool:

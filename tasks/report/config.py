@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jmespath  # type: ignore[import-untyped]
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from tasks.artifacts import Record
 
@@ -19,11 +19,33 @@ def _compiled(expression: str) -> str:
 
 
 SliceExpression = Annotated[str, AfterValidator(_compiled)]
+BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+
+
+Occasion = Literal[
+    "promoted", "blocked", "inconclusive", "no_change", "awaiting_approval", "failed"
+]
+
+
+class NotifyConfig(Record):
+    """Who is told of a run, by Prefect's own notification blocks: Slack, Teams, e-mail and others.
+
+    The addresses and keys are in the blocks, which Prefect keeps encrypted.
+    """
+
+    blocks: tuple[BlockName, ...] = Field(
+        (), description="Notification blocks by type and name, such as slack-webhook/team."
+    )
+    on: tuple[Occasion, ...] = Field(
+        ("promoted", "blocked", "inconclusive", "awaiting_approval", "failed"),
+        description="What is told.",
+    )
 
 
 class ReportConfig(Record):
     """The page that each retrain run leaves behind."""
 
+    notify: NotifyConfig = Field(NotifyConfig(), description="Who is told of the run.")
     num_answers: int = Field(
         10, ge=0, le=100, description="Answers shown side by side: better, worse and unchanged."
     )

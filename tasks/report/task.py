@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.blocks.core import Block
 
 from tasks.evidence import RunSummary
 from tasks.looks import count_looks, wear
-from tasks.objects import open_store
+from tasks.objects import Store, open_store
 from tasks.report.answers import ScoredAnswer
-from tasks.report.config import ReportConfig
+from tasks.report.config import NotifyConfig, ReportConfig
 from tasks.report.html import render_page
 from tasks.report.markdown import markdown
+from tasks.report.notice import Notice, notice_of
 from tasks.report.story import Story
 from tasks.report.summary import RunInfo, RunRecords, summarise, summarise_failure
 from tasks.report.training_log import training_facts
 from tasks.stage import stage
+
+logger = logging.getLogger(__name__)
 
 
 @stage("report", timeout_seconds=900, cached=False)
@@ -54,16 +60,20 @@ def report(
             "share_of_reference": share_of_reference(store, records, primary),
         }
     )
-    return _publish(summary, story, scored_answers(store, records, primary))
+    return _publish(summary, story, config.notify, scored_answers(store, records, primary))
 
 
-def report_failure(info: RunInfo, reason: str, config_yaml: str, *, crashed: bool) -> None:
+def report_failure(
+    info: RunInfo, reason: str, config_yaml: str, notify: NotifyConfig, *, crashed: bool
+) -> None:
     """The same for a run that did not come to a decision, with what is known of it."""
     summary = summarise_failure(info, reason, crashed=crashed)
-    _publish(summary, Story(config_yaml=config_yaml))
+    _publish(summary, Story(config_yaml=config_yaml), notify)
 
 
-def _publish(summary: RunSummary, story: Story, answers: Sequence[ScoredAnswer] = ()) -> RunSummary:
+def _publish(
+    summary: RunSummary, story: Story, notify: NotifyConfig, answers: Sequence[ScoredAnswer] = ()
+) -> RunSummary:
     from mlflow.tracking import MlflowClient
 
     from tasks.report import publish
@@ -83,4 +93,23 @@ def _publish(summary: RunSummary, story: Story, answers: Sequence[ScoredAnswer] 
     key = f"report-{summary.name}".lower()
     create_markdown_artifact(markdown(summary), key=f"decision-{summary.name}".lower())
     create_link_artifact(address, link_text="The whole report", key=key)
+    _tell(summary, notice_of(summary, address), notify, store)
     return summary
+
+
+def _tell(summary: RunSummary, notice: Notice, config: NotifyConfig, store: Store) -> None:
+    """Send the notice to each block, once a run; what cannot be sent is told in the log."""
+    if notice.occasion not in config.on:
+        return
+    for name in config.blocks:
+        key = f"runs/{summary.flow_run_id}/notices/{notice.occasion}/{name}"
+        if store.size(key) is not None:
+            continue  # sent before the run was suspended, or tried again
+        try:
+            block: Any = Block.load(name)
+            block.notify(notice.body, notice.subject)
+        except Exception as error:  # noqa: BLE001 - a message that is lost undoes no decision
+            # Not what it says: it may hold the block's address, which is a secret.
+            logger.warning("report: %s was not told: %s", name, type(error).__name__)
+        else:
+            store.put_bytes(key, b"")

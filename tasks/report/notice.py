@@ -1,0 +1,42 @@
+"""What people are told of a run: one message, one sentence of why, one link."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tasks.evidence import RunSummary
+from tasks.report.config import Occasion
+
+_HEADS: dict[Occasion, str] = {
+    "promoted": "promoted",
+    "blocked": "blocked, production stays as it is",
+    "inconclusive": "inconclusive, production stays as it is",
+    "no_change": "nothing changed",
+    "awaiting_approval": "waits for a person's approval",
+    "failed": "failed",
+}
+
+
+class Notice(NamedTuple):
+    """A message, and what it is about."""
+
+    occasion: Occasion
+    subject: str
+    body: str
+
+
+def notice_of(summary: RunSummary, address: str) -> Notice:
+    """What to say of a run; ``address`` is that of its page."""
+    occasion = _occasion(summary)
+    why = summary.sentence or next(iter(summary.reasons), "")
+    subject = f"{summary.name}: {_HEADS[occasion]}"
+    return Notice(occasion, subject, f"{why}\n{address}".strip())
+
+
+def _occasion(summary: RunSummary) -> Occasion:
+    if summary.status != "completed" or summary.decision is None:
+        return "failed"
+    if summary.approval is not None and summary.approval.is_pending:
+        return "awaiting_approval"
+    # A canary is what a later flow watches: to people the candidate is on its way.
+    return "promoted" if summary.decision == "canary" else summary.decision
