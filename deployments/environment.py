@@ -150,12 +150,13 @@ def _services(folder: Path) -> dict[str, str]:
 
 def _folders(folder: Path) -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
-    data = os.environ.get("RETUNE_DATA")
+    data, webhook = os.environ.get("RETUNE_DATA"), os.environ.get("RETUNE_WEBHOOK_CONFIG")
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return {
         "RETUNE_HOME": str(home()),
         # Empty and not absent, so that a run without it does not inherit that of the stack's start.
         "RETUNE_DATA": str(Path(data).absolute()) if data else "",
+        "RETUNE_WEBHOOK_CONFIG": str(Path(webhook).absolute()) if webhook else "",
         "RETUNE_LOCAL": str(folder),
         "RETUNE_MODELS": str(models()),
         "RETUNE_BUCKET": bucket(),

@@ -9,6 +9,7 @@ tries again. Another process empties the inbox and starts runs (``drain.py``).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -20,7 +21,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 import uvicorn
 from prometheus_client import (
@@ -51,12 +52,22 @@ logger = logging.getLogger("retune.webhook")
 HOOKS: tuple[Hook, ...] = get_args(Hook)
 
 
-# What is left of a body that is too large is not read.
-_HEADERS = {413: {"connection": "close"}, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
+_BODY_SECONDS = 15.0
+# What is left of a body that is too large or too slow is not read.
+_CLOSE = {"connection": "close"}
+_HEADERS = {408: _CLOSE, 413: _CLOSE, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
 
 
 class _TooLargeError(Exception):
     pass
+
+
+class _Answer(NamedTuple):
+    """``outcome`` is one of a few words, to be counted; ``detail`` is for the sender alone."""
+
+    status: int
+    outcome: str
+    detail: str = ""
 
 
 class RateLimit:
@@ -113,44 +124,43 @@ class Receiver:
         if source is None or not (secrets := secrets_of(source.hook, self._environ)):
             # Whoever knows no secret is not told which sources there are.
             return JSONResponse({"error": "no such source is switched on"}, 404)
-        status, outcome = await self._answer(source, secrets, request)
-        self._answers.labels(hook, status, outcome).inc()
+        answer = await self._answer(source, secrets, request)
+        self._answers.labels(hook, answer.status, answer.outcome).inc()
         self._seconds.labels(hook).observe(time.monotonic() - started)
-        return JSONResponse({"status": outcome}, status, _HEADERS.get(status))
+        told = {"status": answer.outcome} | ({"detail": answer.detail} if answer.detail else {})
+        return JSONResponse(told, answer.status, _HEADERS.get(answer.status))
 
-    async def _answer(
-        self, source: _Source, secrets: tuple[str, ...], request: Request
-    ) -> tuple[int, str]:
-        if not source.limit.allows():
-            return 429, "too many events a second"
+    async def _answer(self, source: _Source, secrets: tuple[str, ...], request: Request) -> _Answer:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            return 415, "expected application/json"
+            return _Answer(415, "not json", "expected application/json")
         try:
-            raw = await _body(request, source.config.max_body_bytes)
+            async with asyncio.timeout(_BODY_SECONDS):
+                raw = await _body(request, source.config.max_body_bytes)
         except _TooLargeError:
-            return 413, f"expected at most {source.config.max_body_bytes} bytes"
+            most = source.config.max_body_bytes
+            return _Answer(413, "too large", f"expected at most {most:,} bytes")
+        except TimeoutError:
+            return _Answer(408, "too slow", f"expected the body within {_BODY_SECONDS:g} s")
         if not is_genuine(source.hook, secrets, request.headers, raw):
-            return 401, "not genuine"
+            return _Answer(401, "not genuine")
+        # After the signature: who cannot sign cannot take the sender's share.
+        if not source.limit.allows():
+            return _Answer(429, "too fast")
         try:
-            body = json.loads(raw)
-            if not isinstance(body, dict):
-                raise MalformedError(f"expected an object, came {type(body).__name__}")
-            said = changes(source.hook, body)
+            event = _event(source.hook, json.loads(raw))
         except (ValueError, RecursionError) as error:
-            logger.warning("%s: 422: %s", source.hook, error)
-            return 422, f"cannot be read: {error}"
-        if said is None:
-            return 202, "ignored"
-        event = Event.of(without_secrets(source.hook, body), datetime.now(UTC))
+            return _Answer(422, "malformed", str(error))  # the sender knows its body
+        if event is None:
+            return _Answer(202, "ignored")
         try:
             await source.committer.commit(event)
         except Exception as error:
             if not isinstance(error, RetuneError) and not is_transient(error):
                 raise
             logger.warning("%s: 503: %s", source.hook, error)
-            return 503, "storage is away"
-        return 202, "accepted"
+            return _Answer(503, "storage is away")
+        return _Answer(202, "accepted")
 
     async def ready(self, _: Request) -> Response:
         """Whether storage and Prefect can be reached."""
@@ -187,6 +197,17 @@ def make_app(receiver: Receiver) -> Starlette:
         Route("/metrics", receiver.metrics),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _event(hook: Hook, body: Any) -> Event | None:
+    """The event to be kept; None for one of no interest. Raises ValueError for one that is none."""
+    if not isinstance(body, dict):
+        raise MalformedError(f"expected an object, came {type(body).__name__}")
+    if changes(hook, body) is None:
+        return None
+    event = Event.of(without_secrets(hook, body), datetime.now(UTC))
+    event.model_dump_json()  # half a character can be read, and not be written
+    return event
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -205,4 +205,4 @@ def _id(values: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+    return "nothing" if value is None else type(value).__name__  # the value may be anyone's

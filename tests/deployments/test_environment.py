@@ -130,3 +130,13 @@ def test_a_store_that_is_no_bucket_is_refused(store: str, monkeypatch: pytest.Mo
 def test_calls_to_the_stack_pass_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.org")
     assert environment.environment()["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+
+
+def test_the_receivers_config_is_found_from_the_stacks_folder_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RETUNE_WEBHOOK_CONFIG", "my hooks.yaml")
+    found = environment.environment()["RETUNE_WEBHOOK_CONFIG"]
+    assert found == str(Path("my hooks.yaml").absolute())
+    monkeypatch.delenv("RETUNE_WEBHOOK_CONFIG")
+    assert environment.environment()["RETUNE_WEBHOOK_CONFIG"] == ""

@@ -123,6 +123,7 @@ def test_events_of_no_interest_are_acknowledged_and_counted(
         (b"[1, 2]", {}, 422),
         (b'{"rows": 3}', {}, 422),
         (b"[" * 100_000, {}, 422),
+        (b'{"rows": [{"q": "\\ud800"}]}', {}, 422),
         (b'{"rows": [{"q": "' + b"x" * 2**21 + b'"}]}', {}, 413),
         (b"\xff\xfe", {}, 401),
     ],
@@ -219,10 +220,45 @@ def test_no_body_and_no_secret_stands_in_the_log(
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         send(client, {"rows": [{"id": 1, "q": "planted-in-a-body"}]})
-        send(client, {"rows": 3, "q": "planted-in-a-body"})
+        refused = send(client, {"rows": "planted-in-a-body"})
         send(client, ROWS, **{"webhook-signature": "v1,AAAA"})
     assert "planted-in-a-body" not in caplog.text
     assert SECRET not in caplog.text
+    assert refused.json() == {
+        "status": "malformed",
+        "detail": "rows: expected a list of objects, came str",
+    }
+    assert "planted-in-a-body" not in client.get("/metrics").text
+
+
+def test_who_cannot_sign_does_not_take_the_senders_share(store: LocalStore) -> None:
+    config = WebhookConfig(hooks={"generic": HookConfig(max_per_second=2)})
+    with serving(Receiver(config, store, ENVIRON)) as client:
+        strangers = [send(client, **{"webhook-signature": "v1,AAAA"}) for _ in range(9)]
+        assert {answer.status_code for answer in strangers} == {401}
+        assert send(client).status_code == 202
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "_BODY_SECONDS", 0.2)
+    hold = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield b"{"
+        hold.wait(5)
+
+    with serving(Receiver(WebhookConfig(), store, ENVIRON)) as client:
+        threading.Timer(1.0, hold.set).start()
+        headers = {"content-type": "application/json"}
+        try:
+            status = client.post("/webhooks/generic", content=slow(), headers=headers).status_code
+        except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):  # closed meanwhile
+            status = 408
+        counted = client.get("/metrics").text
+    assert status == 408
+    assert 'outcome="too slow",source="generic",status="408"} 1.0' in counted
 
 
 def test_ready_asks_prefect(store: LocalStore) -> None:
