@@ -25,7 +25,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm test up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm backup restore test up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,12 @@ down: ## stop the local stack
 
 status: ## say what of the local stack runs
 	@$(BIN)/python -m deployments.stack status
+
+backup: setup ## the local stack at rest in one file [FILE=backup.tar]
+	@$(BIN)/python -m deployments.backup save $(FILE)
+
+restore: setup ## put a backup in the place of a stack that is not there [FILE=backup.tar]
+	@$(BIN)/python -m deployments.backup restore $(FILE)
 
 golden: setup ## propose, lock or log the golden set [STEP=propose|lock|log] [REASON="..."]
 	@$(BIN)/python -m deployments.golden $(or $(STEP),propose) $(CONFIG) $(if $(REASON),--reason "$(REASON)")
