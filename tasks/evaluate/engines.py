@@ -56,6 +56,8 @@ class TransformersEngine:
         from transformers import AutoConfig
 
         self._base_model, self._adapter, self._config = base_model, adapter, config
+        self._tokenizer = load_tokenizer(base_model)
+        self._stops = stops_of(base_model, self._tokenizer)
         folder = adapter
         if folder is None or (folder / "adapter_config.json").is_file():
             folder = locate(base_model.id, base_model.revision)
@@ -65,31 +67,30 @@ class TransformersEngine:
         self.room = None if limit is None else int(limit) - config.max_new_tokens
 
     @functools.cached_property
-    def _loaded(self) -> tuple[Any, Any, set[int]]:
+    def _model(self) -> Any:
         from transformers import set_seed
 
         set_seed(0)
-        tokenizer = load_tokenizer(self._base_model)
-        model = load(self._base_model, self._adapter, self._config)
-        return model, tokenizer, stops_of(self._base_model, tokenizer)
+        return load(self._base_model, self._adapter, self._config)
 
     def continue_one(self, prompt: Sequence[int]) -> Ids:
         from tasks.generation import continue_greedily
 
-        return continue_greedily(*self._loaded_with([prompt]), self._config.max_new_tokens)[0]
+        most = self._config.max_new_tokens
+        return continue_greedily(self._model, self._tokenizer, [prompt], self._stops, most)[0]
 
     def continue_all(self, prompts: Sequence[Sequence[int]], done: Done) -> None:
         from tasks.generation import continue_sorted
 
-        config = self._config
-        arguments = self._loaded_with(prompts)
-        continue_sorted(*arguments, config.max_new_tokens, config.batch_size, done)
-
-    def _loaded_with(
-        self, prompts: Sequence[Sequence[int]]
-    ) -> tuple[Any, Any, Sequence[Sequence[int]], set[int]]:
-        model, tokenizer, stops = self._loaded
-        return model, tokenizer, prompts, stops
+        continue_sorted(
+            self._model,
+            self._tokenizer,
+            prompts,
+            self._stops,
+            self._config.max_new_tokens,
+            self._config.batch_size,
+            done,
+        )
 
 
 @contextlib.contextmanager
