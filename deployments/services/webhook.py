@@ -156,6 +156,7 @@ class Receiver:
         try:
             await source.committer.commit(event)
         except Exception as error:
+            # S3's client raises many classes: what may pass is answered, the rest goes on.
             if not isinstance(error, RetuneError) and not is_transient(error):
                 raise
             logger.warning("%s: 503: %s", source.hook, error)
