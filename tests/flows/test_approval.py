@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from prefect.client.orchestration import get_client
-from prefect.exceptions import FlowPauseTimeout
+from prefect.exceptions import FlowPauseTimeout, NotPausedError
 from prefect.flow_runs import resume_flow_run
 
 from tasks.evidence import RunSummary
@@ -77,12 +78,18 @@ def test_a_person_has_the_last_word(tiny: Tiny, stack: Path, verdict: str) -> No
 def test_no_answer_is_a_rejection(tiny: Tiny, stack: Path) -> None:
     config = tiny(gate={"approval": {"mode": "always", "timeout_hours": 0.002}})
     run = suspended(config)
-    ended = wait_for(run.id, lambda r: finished(r) or is_late(r), 240)
-    if not finished(ended):
-        with pytest.raises(FlowPauseTimeout):
-            resume_flow_run(
-                run.id, run_input={"verdict": "approve", "name": "Too late", "reason": "Sorry."}
-            )
+    wait_for(run.id, lambda r: finished(r) or is_late(r), 240)
+    # The server ends expired pauses by itself meanwhile. What Prefect's client says of an answer
+    # that comes late depends on which was first, and may be nothing: the run tells.
+    with contextlib.suppress(FlowPauseTimeout, NotPausedError):
+        resume_flow_run(
+            run.id, run_input={"verdict": "approve", "name": "Too late", "reason": "Sorry."}
+        )
+    ended = wait_for(run.id, finished, 240)
+    assert (ended.state_name, ended.state.message) == (
+        "Failed",
+        "The flow was paused and never resumed.",
+    )
     summary = summary_of(run.id, stack)
     assert summary.decision == "blocked"
     assert summary.reasons[-1].startswith("Rejected by nobody: no answer was given by 20")
