@@ -25,7 +25,8 @@ _MOST_FILES = 50  # of changed rows alone, read after one that holds all
 
 
 class CollectedRow(Record):
-    """One row: in which generation it last changed, and when the event that did it came.
+    """One row: in which generation it last changed, and when the first event came that did so after
+    a run was last started.
 
     ``versions`` tells of each of its parts, such as an annotator's answer, when its tool changed it
     last; of those too that were taken back.

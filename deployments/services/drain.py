@@ -15,16 +15,18 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from deployments import environment
 from deployments.services.reconcile import Reconciliation
 from deployments.services.signatures import secrets_of
+from flows.config import RetrainConfig
 from tasks.collect.config import HookConfig, WebhookConfig, read_config
 from tasks.collect.drain import Drained, drain
 from tasks.collect.trigger import Start, Starter, start_if_due
 from tasks.collected import Generation, Hook
-from tasks.errors import RetuneError
+from tasks.errors import ConfigError, RetuneError
+from tasks.ingest.config import Collected
 from tasks.objects import Store, open_store
 
 logger = logging.getLogger("retune.webhook")
@@ -45,6 +47,7 @@ class Drainer:
         self._config, self._store, self._environ = config, store, environ
         self._start = start or (lambda hook, run: start_run(config.deployment, hook, run))
         self._known: dict[Hook, Generation] = {}
+        self._told: dict[Hook, str] = {}
         self._reconciliation = reconciliation or Reconciliation()
 
     def run(self, ended: threading.Event) -> None:
@@ -73,7 +76,15 @@ class Drainer:
                 if started is not None:
                     logger.info("%s: run %s: %s", hook, started.flow_run_id, started.reason)
             except Exception as error:  # noqa: BLE001 - the next time may be better
-                logger.warning("%s: left for the next time: %s", hook, error)
+                self._tell(hook, str(error))
+            else:
+                self._told.pop(hook, None)
+
+    def _tell(self, hook: Hook, what: str) -> None:
+        """Once, and not every second while it lasts."""
+        if self._told.get(hook) != what:
+            logger.warning("%s: left for the next time: %s", hook, what)
+        self._told[hook] = what
 
     def _drain(self, hook: Hook, config: HookConfig) -> Drained:
         found = self._emptied(hook)
@@ -101,9 +112,21 @@ class Drainer:
 
 
 def start_run(deployment: str, hook: Hook, start: Start) -> str:
-    """Start a run through Prefect; the same run where the same cause started one before."""
+    """Start a run through Prefect; the same run where the same cause started one before.
+
+    Raises:
+        ConfigError: the deployment's config does not read the rows: the run would learn nothing.
+    """
+    from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
 
+    with get_client(sync_client=True) as client:
+        parameters = client.read_deployment_by_name(deployment).parameters
+    if hook in get_args(Collected) and not _reads(hook, parameters):
+        raise ConfigError(
+            f"{deployment} reads no rows of {hook}: add `- collected: {hook}` to the "
+            "`ingest.sources` of its config (RETUNE_WEEKLY_CONFIG), then `make up`"
+        )
     run: Any = run_deployment(
         deployment,
         timeout=0,
@@ -112,6 +135,11 @@ def start_run(deployment: str, hook: Hook, start: Start) -> str:
         tags=["on-data", hook],
     )
     return str(run.id)
+
+
+def _reads(hook: Hook, parameters: Mapping[str, Any]) -> bool:
+    config = RetrainConfig.model_validate(parameters["config"])
+    return any(source.collected == hook for source in config.ingest.sources)
 
 
 def main(arguments: list[str]) -> int:

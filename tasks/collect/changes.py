@@ -15,6 +15,8 @@ from urllib.parse import unquote_plus
 from tasks.collected import Hook
 from tasks.storage import digest_of
 
+# Later than whatever a tool writes: what was taken back does not come again.
+LAST = "~"
 UNKNOWN = ""  # the id of a row that an event does not name: it is found by its part
 
 
@@ -79,22 +81,18 @@ def _label_studio(body: Mapping[str, Any]) -> Said:
     if action == "ANNOTATIONS_DELETED":
         given = _objects(body, "annotations")
         return [
-            Change(UNKNOWN, _LAST, parts="annotations", part_id=_id(annotation))
+            Change(UNKNOWN, LAST, parts="annotations", part_id=_id(annotation))
             for annotation in given
         ]
     if action == "TASKS_DELETED":
         project = _object(body, "project") if "project" in body else {}
         return [
-            Change(f"{project.get('id', '')}/{_id(task)}", _LAST, gone=True)
+            Change(f"{project.get('id', '')}/{_id(task)}", LAST, gone=True)
             for task in _objects(body, "tasks")
         ]
     if action in {"ANNOTATIONS_CREATED", "TASKS_CREATED"}:
         return Unresolved(f"{action} names tasks alone")
     return None
-
-
-# Later than whatever a tool writes: what was taken back does not come again.
-_LAST = "~"
 
 
 def _annotation(body: Mapping[str, Any]) -> Change:
@@ -124,7 +122,7 @@ def _argilla(body: Mapping[str, Any]) -> Said:
     return [
         Change(
             row_id=_id(record),
-            at=_LAST if verb == "deleted" else str(data.get("updated_at") or body.get("timestamp")),
+            at=LAST if verb == "deleted" else str(data.get("updated_at") or body.get("timestamp")),
             row={k: v for k, v in record.items() if k not in {"responses", "dataset"}},
             parts="responses",
             part_id=_id(data),

@@ -17,6 +17,7 @@ from tasks.collect import inbox
 from tasks.collect.changes import MalformedError, Unresolved, changes
 from tasks.collect.inbox import Event
 from tasks.collect.merge import Rows
+from tasks.collect.trigger import started_up_to
 from tasks.collected import Generation, Hook
 from tasks.errors import ArtifactMissingError
 from tasks.objects import Store
@@ -63,7 +64,7 @@ def _drain(store: Store, hook: Hook, known: Generation | None) -> Drained | None
     if not fresh:
         return Drained(known)
     events = inbox.read(store, fresh)
-    rows = Rows(known.rows, known.number + 1)
+    rows = Rows(known.rows, known.number + 1, started_up_to(store, hook))
     outcomes, unresolved = _apply(hook, events, rows)
     made = collected.write(store, hook, known, rows.rows, rows.changed, fresh)
     if made is None:

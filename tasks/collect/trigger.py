@@ -20,16 +20,20 @@ from tasks.objects import Store
 
 
 class Start(Record):
-    """A run that new rows start, up to a generation; ``flow_run_id`` once it is started."""
+    """A run that new rows start, up to a generation; ``flow_run_id`` once it is started.
+
+    ``since`` is when the oldest of them came.
+    """
 
     generation: int
+    since: str
     num_rows: int
     reason: str
     flow_run_id: str | None = None
 
     def key(self, hook: Hook) -> str:
-        """The same for the same cause."""
-        return f"{hook}-{self.generation}"
+        """The same for the same cause; another in a store that begins anew."""
+        return f"{hook}-{self.generation}-{self.since}"
 
 
 Starter = Callable[[Hook, Start], str]
@@ -64,7 +68,8 @@ def due(generation: Generation, after: int, config: HookConfig, now: datetime) -
     fresh: list[CollectedRow] = [r for r in ready(generation.rows.values()) if r.changed > after]
     if not fresh or not config.start_runs:
         return None
-    oldest = min(datetime.fromisoformat(row.received) for row in fresh)
+    since = min(row.received for row in fresh)
+    oldest = datetime.fromisoformat(since)
     waited = now - oldest
     if len(fresh) >= config.min_rows:
         reason = f"{len(fresh):,} new rows, at least {config.min_rows:,}"
@@ -72,7 +77,13 @@ def due(generation: Generation, after: int, config: HookConfig, now: datetime) -
         reason = f"{len(fresh):,} new rows, the oldest of {oldest:%Y-%m-%d %H:%M} UTC"
     else:
         return None
-    return Start(generation=generation.number, num_rows=len(fresh), reason=reason)
+    return Start(generation=generation.number, since=since, num_rows=len(fresh), reason=reason)
+
+
+def started_up_to(store: Store, hook: Hook) -> int:
+    """The generation whose rows have all started a run; 0 where there was none."""
+    last = _last(store, hook)
+    return 0 if last is None else last.generation
 
 
 def _last(store: Store, hook: Hook) -> Start | None:

@@ -63,6 +63,7 @@ _PLACE = {
     "collected",
 }  # fmt: skip
 # What a row of a webhook looks like, unless the config says.
+Collected = Literal["label-studio", "argilla", "generic"]  # of the others an export is read
 _COLLECTED_SHAPES = {"label-studio": "label_studio", "argilla": "argilla"}
 
 
@@ -102,7 +103,7 @@ class SourceConfig(Record):
     min_score: float = Field(
         1.0, description="Of the gateway's log: least score of a feedback that accepts"
     )
-    collected: Literal["label-studio", "argilla", "generic"] | None = Field(
+    collected: Collected | None = Field(
         None, description="Webhook whose rows these are, as the receiver collected them"
     )
     label_studio_url: str | None = Field(

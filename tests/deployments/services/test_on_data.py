@@ -11,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.services.drain import start_run
 from tasks import collected
 from tasks.collect import inbox
+from tasks.collect.trigger import Start
+from tasks.errors import ConfigError
 from tasks.objects import open_store
 from tests.deployments.services.signed import SECRET, headers_of
 
@@ -74,7 +77,8 @@ def test_enough_rows_start_one_run_and_the_same_rows_no_other(held: None) -> Non
     assert run["work_queue_name"] == "retrain"
     assert run["parameters"]["config"]
     newest = collected.load(store, "generic", collected.newest_number(store, "generic"))
-    assert run["idempotency_key"] == f"generic-{newest.number}"
+    since = min(row.received for row in newest.rows.values())
+    assert run["idempotency_key"] == f"generic-{newest.number}-{since}"
     assert {row.row["q"] for row in newest.rows.values()} == {f"question {n}" for n in (1, 2, 3)}
     assert inbox.keys(store, "generic") == []
     send(1, 2, 3)
@@ -82,3 +86,9 @@ def test_enough_rows_start_one_run_and_the_same_rows_no_other(held: None) -> Non
     assert len(runs()) == 1
     send(4, 5, 6)
     assert len({run["idempotency_key"] for run in wait_for(2)}) == 2
+
+
+def test_no_run_is_started_that_would_not_read_the_rows() -> None:
+    start = Start(generation=1, since="2026-11-27T00:00:00+00:00", num_rows=1, reason="1 new row")
+    with pytest.raises(ConfigError, match=r"add `- collected: argilla` to the `ingest\.sources`"):
+        start_run("retrain/retrain-on-data", "argilla", start)

@@ -16,9 +16,11 @@ from tasks import collected
 from tasks.collect import drain as drain_module
 from tasks.collect import inbox
 from tasks.collect.changes import UNKNOWN, Change
+from tasks.collect.config import HookConfig
 from tasks.collect.drain import drain
 from tasks.collect.inbox import Event
 from tasks.collect.merge import Rows
+from tasks.collect.trigger import start_if_due
 from tasks.collected import ready
 from tasks.errors import StorageError
 from tasks.objects import LocalStore
@@ -205,11 +207,53 @@ def test_a_deleted_task_does_not_come_again() -> None:
     assert ready(rows.rows.values()) == []
 
 
-def test_what_was_never_there_leaves_nothing() -> None:
+DELETED_A = Change(UNKNOWN, "~", parts="annotations", part_id="a")
+
+
+@given(st.permutations([*CHANGES, PART, DELETED_A]))
+def test_what_was_taken_back_stays_so_whenever_that_was_told(order: list[Change]) -> None:
+    rows = Rows({}, 1)
+    for change in order:
+        again = Rows(rows.rows, 1)  # as after each event a generation of its own
+        again.apply(change, "now")
+        rows = again
+    (row,) = ready(rows.rows.values())
+    assert {part["id"] for part in row.row["annotations"]} == {"b", "c"}
+
+
+@given(st.permutations([*CHANGES, Change("t", "~", gone=True)]))
+def test_a_row_deleted_stays_so_whenever_that_was_told(order: list[Change]) -> None:
+    rows = Rows({}, 1)
+    for change in order:
+        rows.apply(change, "now")
+    assert ready(rows.rows.values()) == []
+
+
+def test_what_was_never_there_is_no_row() -> None:
     rows = Rows({}, 1)
     assert not rows.apply(Change("t", "~", gone=True), "now")
-    assert not rows.apply(Change(UNKNOWN, "~", parts="annotations", part_id="a"), "now")
-    assert rows.rows == {}
+    assert not rows.apply(DELETED_A, "now")
+    assert ready(rows.rows.values()) == []
+    assert not rows.apply(DELETED_A, "now")
+
+
+def test_a_row_waits_since_its_first_change_after_the_last_run(store: LocalStore) -> None:
+    """Renewed at each change, one that changes every day would never start a run by its age."""
+    known = None
+    for turn in range(3):
+        inbox.write(store, "generic", [Event.of({"rows": [{"id": 1, "turn": turn}]}, at(turn))])
+        known = drain(store, "generic", known).generation
+    assert known is not None
+    (row,) = known.rows.values()
+    assert (row.row["turn"], row.changed, row.received) == (2, 3, at(0).isoformat())
+    start_if_due(store, "generic", known, HookConfig(min_rows=1), at(3), lambda *_: "run")
+    inbox.write(store, "generic", [Event.of({"rows": [{"id": 1, "turn": 4}]}, at(4))])
+    (row,) = drain(store, "generic", known).generation.rows.values()
+    assert row.received == at(4).isoformat()
+
+
+def at(days: int) -> datetime:
+    return NOW + timedelta(days=days)
 
 
 def test_a_generic_row_without_a_time_is_as_it_came_last() -> None:

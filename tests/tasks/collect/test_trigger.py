@@ -15,6 +15,7 @@ from tasks.objects import LocalStore
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CONFIG = HookConfig(min_rows=3, max_age_hours=24)
+KEY = "generic-1-2026-11-20T11:00:00+00:00"
 
 
 def generation(number: int, *changed: int, hours_ago: float = 1) -> Generation:
@@ -78,11 +79,20 @@ def test_one_cause_starts_one_run(store: LocalStore) -> None:
     rows = generation(1, 1, 1, 1)
     started = start_if_due(store, "generic", rows, CONFIG, NOW, prefect)
     assert started is not None
-    assert started.flow_run_id == "run-generic-1"
+    assert started.flow_run_id == f"run-{KEY}"
     assert start_if_due(store, "generic", rows, CONFIG, NOW, prefect) is None
     more = generation(2, 1, 1, 1, 2, 2, 2)
     start_if_due(store, "generic", more, CONFIG, NOW, prefect)
-    assert prefect.asked == ["generic-1", "generic-2"]
+    assert prefect.asked == [KEY, "generic-2-2026-11-20T11:00:00+00:00"]
+
+
+def test_a_store_that_begins_anew_is_another_cause(store: LocalStore, tmp_path: Path) -> None:
+    """Else Prefect would answer with the run that the store before it started."""
+    prefect = Prefect()
+    start_if_due(store, "generic", generation(1, 1, 1, 1, hours_ago=30), CONFIG, NOW, prefect)
+    anew = LocalStore(tmp_path / "anew")
+    start_if_due(anew, "generic", generation(1, 1, 1, 1), CONFIG, NOW, prefect)
+    assert len(set(prefect.asked)) == 2
 
 
 def test_prefect_away_is_asked_again_for_the_same_run(store: LocalStore) -> None:
@@ -95,7 +105,7 @@ def test_prefect_away_is_asked_again_for_the_same_run(store: LocalStore) -> None
     more = generation(2, 1, 1, 1, 2)  # what came meanwhile does not make it another cause
     started = start_if_due(store, "generic", more, CONFIG, NOW, prefect)
     assert started is not None
-    assert prefect.asked == ["generic-1"]
+    assert prefect.asked == [KEY]
     assert start_if_due(store, "generic", more, CONFIG, NOW, prefect) is None
 
 
@@ -110,7 +120,7 @@ def test_a_kill_between_the_start_and_its_record_starts_the_same_run(store: Loca
         start_if_due(store, "generic", generation(1, 1, 1, 1), CONFIG, NOW, killed)
     prefect = Prefect()
     start_if_due(store, "generic", generation(3, 1, 1, 1, 3), CONFIG, NOW, prefect)
-    assert asked == prefect.asked == ["generic-1"]
+    assert asked == prefect.asked == [KEY]
 
 
 def test_something_else_in_its_place_is_named(store: LocalStore) -> None:
