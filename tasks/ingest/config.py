@@ -173,6 +173,14 @@ class SourceConfig(Record):
             raise ValueError("a source needs `path`, `hub` or both")
         return self
 
+    @property
+    def place(self) -> str:
+        """Where its rows come from, for people."""
+        service = f"webhook of {self.collected}"
+        if self.label_studio_url is not None:
+            service = f"{self.label_studio_url} project {self.label_studio_project}"
+        return self.path or self.hub or service
+
     def fingerprint(self) -> object:
         """All but the place of the rows: that the files have a digest of their own says."""
         return self.model_dump(mode="json", exclude=_PLACE)

@@ -46,7 +46,7 @@ def write_snapshot(
             num_new, num_rows = (sum(getattr(p, n) for p in made) for n in ("num_new", "num_rows"))
             logger.info(
                 "ingest %s: %d rows read anew, %d known from earlier runs",
-                source.path or source.hub or found[0].name, num_new, num_rows - num_new,
+                source.place, num_new, num_rows - num_new,
             )  # fmt: skip
             sources.append(SourceParts(made, source.limit))
         counts = assemble(sources, folder, keep, keep_quarantined)

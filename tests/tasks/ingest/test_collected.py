@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -14,9 +15,10 @@ from tasks.collect import inbox
 from tasks.collect.drain import drain
 from tasks.collect.inbox import Event
 from tasks.collected import Hook
-from tasks.ingest.config import ColumnMapping, SourceConfig
+from tasks.ingest.config import ColumnMapping, IngestConfig, SourceConfig
 from tasks.ingest.files import find
-from tasks.ingest.snapshot import read_source
+from tasks.ingest.parts import Parts
+from tasks.ingest.snapshot import read_source, write_snapshot
 from tasks.objects import Store, open_store
 
 TASK = TaskConfig()
@@ -84,8 +86,24 @@ def test_generic_rows_are_read_as_the_config_maps_them(store: Store) -> None:
     assert [b.reason for b in bad] == ["missing_field"]
 
 
-def test_before_the_first_event_there_is_nothing(store: Store) -> None:
-    assert find(SourceConfig(collected="generic")) == ()
+def test_before_the_first_event_there_is_nothing_and_the_other_sources_are_read(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": "one", "a": "yes"}\n')
+    columns = ColumnMapping(user="q", assistant="a")
+    config = IngestConfig(
+        sources=[
+            SourceConfig(collected="generic", columns=columns),
+            SourceConfig(path=str(tmp_path / "rows.jsonl"), columns=columns),
+        ]
+    )
+    files = [find(source) for source in config.sources]
+    assert files[0] == ()
+    parts = Parts(store, TASK, "code", lambda table: np.ones(len(table), dtype=bool))
+    assert write_snapshot(files, config, parts, tmp_path).num_read == 1
+    arrive(store, "generic", {"rows": [{"id": 1, "q": "two", "a": "no"}]})
+    files = [find(source) for source in config.sources]
+    assert write_snapshot(files, config, parts, tmp_path).num_read == 2
 
 
 def test_rows_that_did_not_change_are_the_same_file(store: Store) -> None:
