@@ -139,6 +139,8 @@ def _services(folder: Path) -> dict[str, str]:
             "PREFECT_UI_API_URL": api,
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect/prefect.db",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
+            or "60",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
             "RETUNE_STORE": os.environ.get("RETUNE_STORE") or f"s3://{bucket()}",
             # A proxy for the outside world must not catch calls to the stack.
