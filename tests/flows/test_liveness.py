@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
-from prefect.states import Scheduled
 
 from deployments import liveness
 from flows.config import RetrainConfig
@@ -24,7 +22,6 @@ from tasks.objects import open_store
 from tests.flows.conftest import Tiny
 from tests.flows.test_approval import suspended
 from tests.flows.test_resilience import (
-    DEPLOYMENT,
     finished,
     submit,
     summary_of,
@@ -49,25 +46,32 @@ def watched(stack: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def executed_without_a_worker(config: RetrainConfig) -> Iterator[tuple[UUID, int]]:
-    """A run in a process group of its own, which nobody looks after."""
+def executed_without_a_worker(config: RetrainConfig) -> Iterator[tuple[UUID, psutil.Process]]:
+    """A run that nobody looks after, and the process that started it."""
     with get_client(sync_client=True) as client:
         queue = client.read_work_queue_by_name("retrain", work_pool_name="cpu")
         client.update_work_queue(queue.id, is_paused=True)  # the worker's hands off it
         run = submit(config)
-        wait_for(run.id, lambda r: r.state_name in ("Pending", "Running"), 240)
-        client.update_work_queue(queue.id, is_paused=False)
-    process = subprocess.Popen(
+    process = psutil.Popen(
         [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)],
         env={**os.environ, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)},
-        start_new_session=True,
     )
     try:
-        yield run.id, process.pid
+        wait_for(run.id, lambda r: r.state_name == "Running", 240)
+        with get_client(sync_client=True) as client:
+            client.update_work_queue(queue.id, is_paused=False)
+        yield run.id, process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            lose(process)
+
+
+def lose(process: psutil.Process) -> None:
+    """End a process and all that it started as their machine's end would: nobody says anything."""
+    process.suspend()  # or it would see its child die, and tell
+    for one in [*process.children(recursive=True), process]:
+        one.kill()
+    process.wait()
 
 
 def test_a_run_that_fell_silent_is_marked_and_one_that_waits_is_not(
@@ -76,10 +80,10 @@ def test_a_run_that_fell_silent_is_marked_and_one_that_waits_is_not(
     waiting = suspended(tiny(gate={"approval": {"mode": "always"}}))
     config = tiny(train={"epochs": 40, "early_stopping_patience": 100})
     store, before = open_store(), set(open_store().keys_under("checkpoints/"))
-    with executed_without_a_worker(config) as (run_id, group):
+    with executed_without_a_worker(config) as (run_id, process):
         wait_for(run_id, lambda _: set(store.keys_under("checkpoints/")) > before, 240)
         assert task_state(run_id, "train") == "Running"
-        os.killpg(group, signal.SIGKILL)
+        lose(process)
         dead: Any = wait_for(run_id, finished, 240)
     assert dead.state.name == "Crashed"
     assert dead.state.message.startswith("The run gave no sign of life for 0:01:15")
