@@ -33,9 +33,9 @@ help: ## list these targets
 setup: $(STAMPS)/packages ## install everything into .venv and prepare the base model
 	@$(BIN)/python -m deployments.prepare_model
 
-run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml]
+run: setup ## retrain once on the local stack [CONFIG=deployments/configs/NAME.yaml] [DRY_RUN=1]
 	@$(BIN)/python -m deployments.stack up
-	@$(BIN)/python -m deployments.start $(CONFIG)
+	@$(BIN)/python -m deployments.start $(if $(DRY_RUN),--dry-run )$(CONFIG)
 
 replay: setup ## make a run's decision again from what is stored [SUMMARY=file]
 	@$(BIN)/python -m deployments.stack up

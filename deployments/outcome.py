@@ -17,6 +17,7 @@ from rich.table import Table
 
 from deployments import environment
 from tasks.evidence import RunSummary, Score
+from tasks.report import preview
 
 _ROLES = ("base", "base_few_shot", "champion", "candidate", "reference")
 _ALWAYS = ("base", "champion", "candidate")
@@ -36,6 +37,14 @@ def print_outcome(summary: RunSummary, run_url: str) -> None:
     """Everything a person wants to know of a run, the decision last but for the addresses."""
     console = _console()
     console.print(_stages(summary))
+    if summary.status == "dry_run":
+        console.print(_foreseen(summary))
+        for call in summary.foreseen:
+            if call.detail:
+                console.print(f"{call.stage}: {escape(call.detail)}", highlight=False)
+        console.print(f"[bold]Dry run:[/] {escape(summary.sentence)}", highlight=False)
+        console.print(f"Prefect   {run_url}", highlight=False, soft_wrap=True)
+        return
     if summary.metrics:
         console.print(_metrics(summary.metrics))
     console.print(_decision(summary), highlight=False)
@@ -79,6 +88,15 @@ def _stages(summary: RunSummary) -> Table:
             _count(stage.get("num_in")),
             _count(stage.get("num_out")),
         )
+    return table
+
+
+def _foreseen(summary: RunSummary) -> Table:
+    table = Table("step", "", box=SIMPLE, title="What a run would do", title_justify="left")
+    for column in ("time", "at most $"):
+        table.add_column(column, justify="right")
+    for row in preview.rows(summary.foreseen):
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -5,6 +5,7 @@ then its stages, scores and decision. Exits 0 when the run completed, whatever t
 when it failed; 2 when the configuration cannot be run.
 
     python -m deployments.start deployments/configs/sample.yaml
+    python -m deployments.start --dry-run deployments/configs/sample.yaml
     python -m deployments.start synthesize deployments/configs/sample-synthesize.yaml
 """
 
@@ -29,9 +30,13 @@ _FLOWS: dict[str, type[RetrainConfig] | type[SynthesisConfig]] = {
 _PASSED = ("RETUNE_DATA", "HF_HUB_OFFLINE", "ANTHROPIC_BASE_URL")
 
 
-def start(config: Path, flow: str = "retrain") -> int:
+def start(config: Path, flow: str = "retrain", *, dry_run: bool = False) -> int:
     """Validate, run, follow, report; the exit code of the run."""
-    parameters = {"config": read_config(config, _FLOWS[flow]).model_dump(mode="json")}
+    parameters: dict[str, Any] = {
+        "config": read_config(config, _FLOWS[flow]).model_dump(mode="json")
+    }
+    if dry_run:
+        parameters["dry_run"] = True
     environment.apply()
     # Prefect reads its settings from the environment, once, when first imported.
     from deployments.follow import follow
@@ -80,8 +85,13 @@ def submit(deployment: str, parameters: dict[str, Any]) -> UUID:
 
 def main(arguments: list[str]) -> int:
     flow = arguments.pop(0) if len(arguments) == 2 and arguments[0] in _FLOWS else "retrain"
+    dry_run = flow == "retrain" and "--dry-run" in arguments
+    if dry_run:
+        arguments.remove("--dry-run")
     if len(arguments) != 1:
-        print("Usage: python -m deployments.start [synthesize] CONFIG.yaml", file=sys.stderr)
+        print(
+            "Usage: python -m deployments.start [synthesize|--dry-run] CONFIG.yaml", file=sys.stderr
+        )
         return 2
     try:
         read_config(Path(arguments[0]), _FLOWS[flow])
@@ -89,7 +99,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        return start(Path(arguments[0]), flow)
+        return start(Path(arguments[0]), flow, dry_run=dry_run)
     except RetuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.approval import approved
 from flows.config import RetrainConfig
+from flows.preview import preview
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
 from flows.sealed import confirmed
 from tasks.artifacts import Contestant
@@ -44,8 +45,13 @@ from tasks.train.task import train
     on_crashed=[record_crash],
     on_cancellation=[record_crash],
 )
-def retrain(config: RetrainConfig) -> RunSummary:
-    """Clean the data, fine-tune on it, and promote the result only on evidence."""
+def retrain(config: RetrainConfig, dry_run: bool = False) -> RunSummary:
+    """Clean the data, fine-tune on it, and promote the result only on evidence.
+
+    Args:
+        config: Everything that decides the run.
+        dry_run: Prepare the data, say what a run would take and cost, and train nothing.
+    """
     base_model = pin(config.base_model)
 
     sources = find_sources(config.ingest, config.golden)
@@ -54,6 +60,8 @@ def retrain(config: RetrainConfig) -> RunSummary:
     dataset = clean(raw, golden, base_model, config.clean, config.task)
     drift = measure_drift(dataset, config.name)
     formatted = format_dataset(dataset, base_model, config.format)
+    if dry_run:
+        return preview(dataset, golden, formatted, config)
     adapter = train(formatted, config.train, config.task, config.name)
 
     champion = find_champion(config.name)

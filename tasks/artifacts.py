@@ -317,11 +317,11 @@ class Contestant(Record):
         base_model: BaseModelRef,
         shots: ShotSet,
         champion: ModelVersion | None,
-        adapter: Adapter,
+        adapter: Adapter | None,
         reference: ReferenceModel | None = None,
     ) -> list[Contestant]:
-        """Who is compared: the base model, alone and with examples, the champion, the candidate,
-        and the reference where one is configured.
+        """Who is compared: the base model, alone and with examples, the champion, the candidate
+        where it is trained, and the reference where one is configured.
         """
         contestants = [cls(role="base", base_model=base_model)]
         if shots.num_examples:
@@ -336,14 +336,16 @@ class Contestant(Record):
                     adapter_digest=champion.adapter_digest,
                 )
             )
-        candidate = cls(
-            role="candidate",
-            base_model=adapter.base_model,
-            adapter_uri=adapter.uri,
-            adapter_artifact_digest=adapter.digest,
-            adapter_digest=adapter.adapter_digest,
-        )
-        contestants.append(candidate)
+        if adapter is not None:
+            contestants.append(
+                cls(
+                    role="candidate",
+                    base_model=adapter.base_model,
+                    adapter_uri=adapter.uri,
+                    adapter_artifact_digest=adapter.digest,
+                    adapter_digest=adapter.adapter_digest,
+                )
+            )
         if reference is not None:
             contestants.append(cls(role="reference", base_model=None, reference=reference))
         return contestants

@@ -206,13 +206,28 @@ class GateDecision(Artifact):
         return self.outcome == "promoted"
 
 
+class Foreseen(Record):
+    """A call of a stage that a run would make. Seconds and dollars are None where none is known.
+
+    ``cached``: its result is there, and the call takes no time. ``num_in``: rows to work on.
+    """
+
+    stage: str
+    subject: str | None = None
+    cached: bool
+    num_in: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
+    detail: str = ""
+
+
 class RunSummary(Record):
     """The contract with everything outside: what ``summary.json`` holds after each retrain run."""
 
     flow_run_id: str
     flow_run_name: str = ""
     name: str
-    status: Literal["completed", "failed", "crashed"]
+    status: Literal["completed", "failed", "crashed", "dry_run"]
     decision: Outcome | None
     sentence: str = ""
     reasons: list[str]
@@ -220,6 +235,7 @@ class RunSummary(Record):
         default_factory=list, description="What would settle what is undecided"
     )
     stages: list[dict[str, Any]]
+    foreseen: list[Foreseen] = Field([], description="Of a dry run: what a run would do")
     metrics: dict[str, dict[str, Score]] = Field(default_factory=dict)
     differences: list[MetricDifference] = Field(default_factory=list)
     model: dict[str, Any] = Field(default_factory=dict)

@@ -24,6 +24,7 @@ from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
+from prefect.results import ResultStore, get_result_store
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -111,6 +112,17 @@ class Stage(Generic[P, R]):
         state = cast("State[R]", prefect_task(**arguments, return_state=True))
         return self._result(prefect_task, arguments, state, subject, started)
 
+    def known(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """The kept result of a call inside a flow, where it can be taken; nothing is made."""
+        arguments = inspect.signature(self.body).bind(*args, **kwargs).arguments
+        found = get_result_store().update_for_task(self._task, _sync=True)  # type: ignore[call-arg]
+        results = cast("ResultStore", found)
+        key = self.cache_key(arguments)
+        if not results.exists(key):
+            return None
+        result = cast("R", results.read(key).result)
+        return None if _unusable(result) else result
+
     def map(self, calls: Sequence[Mapping[str, Any]]) -> list[R]:
         """Several calls, each a task of its own, by the task runner of the flow."""
         subjects = [str(number) for number in range(1, len(calls) + 1)]
@@ -137,7 +149,7 @@ class Stage(Generic[P, R]):
         started: float,
     ) -> R:
         """The result of a task that ended; made again where what is cached cannot be taken."""
-        if _is_cached(state) and (why := _unusable(state)):
+        if _is_cached(state) and (why := _unusable(state.result())):
             logger.warning("%s: %s; making it again", self.name, why)
             again = prefect_task.with_options(refresh_cache=True)
             state = cast("State[R]", again(**arguments, return_state=True))
@@ -203,9 +215,8 @@ def _is_cached(state: State[Any]) -> bool:
     return state.name == "Cached"
 
 
-def _unusable(state: State[Any]) -> str | None:
+def _unusable(result: object) -> str | None:
     """Why a cached result cannot be taken, if it cannot."""
-    result = state.result(raise_on_failure=False)
     if not isinstance(result, Artifact):
         return None
     if not result.is_lasting:

@@ -38,7 +38,7 @@ from tasks.evidence import Comparison, EvalReport
 from tasks.example import Example
 from tasks.golden_rows import golden_rows
 from tasks.looks import log_look
-from tasks.objects import open_store
+from tasks.objects import Store, open_store
 from tasks.scores import from_columns, to_columns
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
@@ -141,11 +141,7 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
     adapter = stored.adapter_folder(store, contestant)
     shots = stored.read_shots(store, contestant.shots)
     log_look(store, golden, contestant, flow_run.get_id())
-    decides = DecodingConfig(
-        max_new_tokens=config.max_new_tokens, dtype=precision(config), engine=config.engine
-    )
-    made_by = generate_answers.cache_key({"contestant": contestant.weights, "config": decides})
-    known = KnownAnswers(store, made_by)
+    known = known_answers(store, contestant, config)
     answers, tokens_per_second = answer(rows, contestant, adapter, config, shots, known)
     with scratch() as folder:
         stored.write_answers(answers, folder)
@@ -158,6 +154,15 @@ def generate_answers(contestant: Contestant, golden: GoldenSet, config: Decoding
         adapter_digest=contestant.adapter_digest,
         tokens_per_second=tokens_per_second,
     )
+
+
+def known_answers(store: Store, contestant: Contestant, config: DecodingConfig) -> KnownAnswers:
+    """What the contestant's weights answered in earlier runs, killed ones too."""
+    decides = DecodingConfig(
+        max_new_tokens=config.max_new_tokens, dtype=precision(config), engine=config.engine
+    )
+    made_by = generate_answers.cache_key({"contestant": contestant.weights, "config": decides})
+    return KnownAnswers(store, made_by)
 
 
 @stage(

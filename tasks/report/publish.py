@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
 
 from tasks.evidence import RunSummary, approval_tags
 from tasks.objects import Store
@@ -38,6 +39,31 @@ def to_folder(summary: RunSummary, page: str) -> Path:
     link.symlink_to(summary.flow_run_id)
     link.replace(runs / "latest")
     return folder
+
+
+def preview_to_folder(summary: RunSummary) -> None:
+    """Write what a dry run tells; ``latest`` stays with the last run that decided something."""
+    folder = local_runs() / summary.flow_run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / SUMMARY, summary.model_dump_json(indent=1))
+
+
+def preview_to_store(store: Store, summary: RunSummary) -> None:
+    """The same in storage."""
+    body = summary.model_dump_json(indent=1).encode()
+    store.put_bytes(f"runs/{summary.flow_run_id}/{SUMMARY}", body)
+
+
+def past(name: str) -> list[RunSummary]:
+    """This machine's completed runs of a model, the newest first; older forms tell nothing."""
+    found = []
+    files = local_runs().glob(f"*/{SUMMARY}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        with contextlib.suppress(ValidationError):
+            summary = RunSummary.model_validate_json(file.read_bytes())
+            if (summary.name, summary.status) == (name, "completed"):
+                found.append(summary)
+    return found
 
 
 def to_store(store: Store, summary: RunSummary, page: str) -> None:

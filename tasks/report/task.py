@@ -11,7 +11,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.blocks.core import Block
 
-from tasks.evidence import RunSummary
+from tasks.evidence import Foreseen, RunSummary
 from tasks.looks import count_looks, wear
 from tasks.objects import Store, open_store
 from tasks.report.answers import ScoredAnswer
@@ -20,7 +20,13 @@ from tasks.report.html import render_page
 from tasks.report.markdown import markdown
 from tasks.report.notice import Notice, notice_of
 from tasks.report.story import Story
-from tasks.report.summary import RunInfo, RunRecords, summarise, summarise_failure
+from tasks.report.summary import (
+    RunInfo,
+    RunRecords,
+    merge_stages,
+    summarise,
+    summarise_failure,
+)
 from tasks.report.training_log import training_facts
 from tasks.stage import stage
 
@@ -61,6 +67,32 @@ def report(
         }
     )
     return _publish(summary, story, config.notify, scored_answers(store, records, primary))
+
+
+@stage("preview", timeout_seconds=600, cached=False)
+def report_preview(info: RunInfo, calls: Sequence[Foreseen]) -> RunSummary:
+    """Tell what a run would do: summary.json here and in S3, and a page in Prefect."""
+    from tasks.report import preview, publish
+
+    calls = preview.timed(calls, publish.past(info.name))
+    summary = RunSummary(
+        flow_run_id=info.flow_run_id,
+        flow_run_name=info.flow_run_name,
+        name=info.name,
+        status="dry_run",
+        decision=None,
+        sentence=preview.sentence(calls),
+        reasons=[],
+        stages=merge_stages(info.stages),
+        foreseen=calls,
+        seconds=round(info.seconds, 1),
+    )
+    publish.preview_to_folder(summary)
+    publish.preview_to_store(open_store(), summary)
+    told = preview.markdown(info.name, summary.sentence, calls)
+    create_markdown_artifact(told, key=f"preview-{info.name}".lower())
+    logger.info("preview: %s", summary.sentence)
+    return summary
 
 
 def report_failure(

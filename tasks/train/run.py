@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tasks.artifacts import Adapter, FormattedDataset, Record, TaskConfig
 from tasks.base_model import load_tokenizer, native_dtype
 from tasks.errors import ConfigError
+from tasks.evidence import Foreseen
 from tasks.example import Example, from_table
 from tasks.objects import Store, open_store
 from tasks.openai_client import make_client
@@ -21,9 +22,17 @@ from tasks.storage import digest_of, fetch
 from tasks.train.adapters import weights_digest
 from tasks.train.cautions import cautions
 from tasks.train.config import EVAL_LOSS, TrainConfig
+from tasks.train.estimate.budget import describe
 from tasks.train.finetune import finetune
 from tasks.train.guards import BadBatchError
-from tasks.train.hosted.training import HostedTraining, check_hosted, save_hosted, train_hosted
+from tasks.train.hosted.data import NumTokens, upload_file
+from tasks.train.hosted.training import (
+    HostedTraining,
+    check_hosted,
+    estimated_usd,
+    save_hosted,
+    train_hosted,
+)
 from tasks.train.job import Job, Training, prepare
 from tasks.train.launch import train_in_processes
 from tasks.train.outputs import LOG, curve_cautions, finish
@@ -101,6 +110,33 @@ def run(
     )
 
 
+def plan(
+    dataset: FormattedDataset, data: Path, output: Path, config: TrainConfig, task: TaskConfig
+) -> Foreseen:
+    """What ``run`` would take. Raises as it does before it trains."""
+    if config.engine == "openai":
+        check_hosted(config)
+        rows = _examples(dataset, data, "train")
+        told = upload_file("train", rows, _counter(dataset))
+        return Foreseen(
+            stage="train",
+            cached=False,
+            usd=estimated_usd(told.num_tokens, config),
+            detail=f"{told.num_tokens:,} tokens an epoch by an API, whose time is its own",
+        )
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": native_dtype()})
+    job = Job(data=data, output=output, base=dataset.base_model, config=config, task=task, key="")
+    found = prepare(job).plan
+    return Foreseen(
+        stage="train",
+        cached=False,
+        seconds=found.seconds,
+        usd=found.usd,
+        detail="; ".join(describe(found)),
+    )
+
+
 def _finished(
     digest: str, config: TrainConfig, training: Training, found: dict[str, str]
 ) -> Finished:
@@ -134,7 +170,6 @@ def _hosted(
     report: Report,
 ) -> Finished:
     check_hosted(config)
-    tokenizer = load_tokenizer(dataset.base_model)
     rows = {split: _examples(dataset, data, split) for split in ("train", "validation")}
     client = make_client(config.hosted.base_url, os.environ)
     with client:
@@ -145,7 +180,7 @@ def _hosted(
             key,
             open_store(),
             client,
-            lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            _counter(dataset),
             report,
         )
     digest = save_hosted(training, output)
@@ -165,6 +200,11 @@ def _hosted(
         seconds=training.seconds,
         cautions=cautions(*counts, 0, None, config),
     )
+
+
+def _counter(dataset: FormattedDataset) -> NumTokens:
+    tokenizer = load_tokenizer(dataset.base_model)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _examples(dataset: FormattedDataset, data: Path, split: str) -> list[Example]:

@@ -12,6 +12,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from tasks.artifacts import Adapter, FormattedDataset, TaskConfig
 from tasks.errors import PreemptedError
+from tasks.evidence import Foreseen
 from tasks.objects import open_store
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
@@ -33,6 +34,33 @@ def train(dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name
         ]
     )
     return best_of(adapters, config)
+
+
+def foresee_training(
+    dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name: str
+) -> list[Foreseen]:
+    """What ``train`` would do: each training that is kept already, or its plan.
+
+    Raises as the training would where its config or its budget forbids it.
+    """
+    variants = config.variants()
+    subjects = [str(n) for n in range(1, len(variants) + 1)] if config.sweep else [None]
+    return [
+        Foreseen(stage="train", subject=subject, cached=True)
+        if train_one.known(dataset, variant, task, name)
+        else plan_training(dataset, variant, task).model_copy(update={"subject": subject})
+        for subject, variant in zip(subjects, variants, strict=True)
+    ]
+
+
+@stage("plan", timeout_seconds=1800, cached=False)
+def plan_training(dataset: FormattedDataset, config: TrainConfig, task: TaskConfig) -> Foreseen:
+    """The plan of one training: rows and tokens are counted, and nothing is trained."""
+    from tasks.train.run import plan
+
+    with scratch() as folder:
+        data = fetch(open_store(), dataset.uri, dataset.digest)
+        return plan(dataset, data, folder, config, task)
 
 
 def _is_paid(arguments: Mapping[str, Any]) -> str | None:
