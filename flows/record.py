@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
+from prefect.runtime import deployment
 from prefect.runtime import flow_run as current
 from pydantic import ValidationError
 
 from flows.config import RetrainConfig, SynthesisConfig
 from tasks.artifacts import CleanDataset, Lineage, StageRun
+from tasks.collected import Hook
 from tasks.report.config import NotifyConfig
 from tasks.report.summary import RunInfo
 from tasks.report.task import report_failure
@@ -21,12 +23,25 @@ from tasks.stage import code_digest, stage_runs, stage_runs_of
 
 
 def run_name() -> str:
-    """What the run is for and when it was to start: ``support-tickets 2026-01-05 03:00``."""
-    config = (current.get_parameters() or {}).get("config")
+    """What the run is for, when it was to start, and why: ``tickets 2026-01-05 03:00 by hand``."""
+    parameters = current.get_parameters() or {}
+    config = parameters.get("config")
     if isinstance(config, RetrainConfig | SynthesisConfig):
         config = {"name": config.name}
     name = (config or {}).get("name", "?")
-    return f"{name} {current.get_scheduled_start_time():%Y-%m-%d %H:%M}"
+    why = "dry run" if parameters.get("dry_run") else _cause()
+    return f"{name} {current.get_scheduled_start_time():%Y-%m-%d %H:%M} {why}".rstrip()
+
+
+def _cause() -> str:
+    """Why the run was started; nothing where it is called as a function."""
+    tags = current.get_tags()
+    hooks = [hook for hook in get_args(Hook) if hook in tags]
+    if hooks:
+        return f"new rows of {hooks[0]}"
+    if "auto-scheduled" in tags:  # Prefect's own tag for what a schedule started
+        return "scheduled"
+    return "by hand" if deployment.get_id() else ""
 
 
 def lineage_of(dataset: CleanDataset, config: RetrainConfig) -> Lineage:
