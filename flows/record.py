@@ -14,7 +14,7 @@ from prefect.runtime import flow_run as current
 from pydantic import ValidationError
 
 from flows.config import RetrainConfig, SynthesisConfig
-from tasks.artifacts import CleanDataset, Lineage, StageRun
+from tasks.artifacts import CleanDataset, Lineage, Sources, StageRun
 from tasks.collected import Hook
 from tasks.report.config import NotifyConfig
 from tasks.report.summary import RunInfo
@@ -44,11 +44,18 @@ def _cause() -> str:
     return "by hand" if deployment.get_id() else ""
 
 
-def lineage_of(dataset: CleanDataset, config: RetrainConfig) -> Lineage:
+def lineage_of(sources: Sources, dataset: CleanDataset, config: RetrainConfig) -> Lineage:
     """What the model of this run is made from and by."""
+    collected = {
+        source.collected: file.generation
+        for source, files in zip(config.ingest.sources, sources.rows, strict=True)
+        for file in files
+        if file.generation is not None
+    }
     return Lineage(
         flow_run_id=str(current.get_id()),
         data_digest=dataset.digest,
+        collected=", ".join(f"{hook} {number}" for hook, number in collected.items()),
         config_digest=config.digest,
         code_digest=code_digest(),
     )

@@ -91,7 +91,7 @@ def retrain(config: RetrainConfig, dry_run: bool = False) -> RunSummary:
         comparison=comparison,
         decision=decision,
         model=champion,
-        lineage=lineage_of(dataset, config),
+        lineage=lineage_of(sources, dataset, config),
     )
     records = approved(confirmed(records, config), config)
     if records.decision.promotes:

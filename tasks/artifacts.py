@@ -82,6 +82,7 @@ class SourceFile(Record):
 
     ``digest`` is a file's SHA-256, an object's ETag, or a data set's commit and split. ``place`` is
     where it lies now, on this machine or elsewhere: it may differ and the rows be the same.
+    ``generation`` is that of the rows that a webhook brought, which names the events.
     """
 
     kind: Literal["local", "s3", "stored", "saved", "hub"]
@@ -89,6 +90,7 @@ class SourceFile(Record):
     place: str
     digest: str
     size: int = 0
+    generation: int | None = None
 
     def fingerprint(self) -> object:
         return [self.name, self.digest]
@@ -386,10 +388,14 @@ def serving_role(contestants: Container[Role]) -> Serving:
 
 
 class Lineage(Record):
-    """What a model version was made from and by; kept as tags in the registry."""
+    """What a model version was made from and by; kept as tags in the registry.
+
+    ``collected`` names the generations of rows that webhooks brought, as ``generic 12, argilla 3``.
+    """
 
     flow_run_id: str
     data_digest: str
+    collected: str = ""
     config_digest: str
     code_digest: str
 

@@ -163,7 +163,7 @@ def _of_webhook(hook: Hook) -> tuple[SourceFile, ...]:
         path = folder / f"{hook}.jsonl"
         with path.open("w", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(row.row, ensure_ascii=False)}\n" for row in rows)
-        return (pin(store, path.name, path),)
+        return (pin(store, path.name, path).model_copy(update={"generation": number}),)
 
 
 def _of_hub(source: SourceConfig) -> SourceFile | None:
