@@ -122,6 +122,7 @@ def _deploy() -> None:
     for deployment in document["deployments"]:
         if deployment["entrypoint"] in parameters:
             deployment["parameters"] = parameters[deployment["entrypoint"]]
+        _keep_switches(deployment)
     complete = environment.local() / "prefect" / "prefect.yaml"
     complete.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(complete)]
@@ -136,6 +137,23 @@ def _deploy() -> None:
     )
     if done.returncode:
         raise ConfigError(f"`prefect deploy` of {source} failed:\n{done.stdout}{done.stderr}")
+
+
+def _keep_switches(deployment: dict[str, Any]) -> None:
+    """What a person switched off in the UI stays off: ``prefect deploy`` would switch it on."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    flow = deployment["entrypoint"].partition(":")[2]
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(f"{flow}/{deployment['name']}")
+        except ObjectNotFound:
+            return
+    deployment["paused"] = found.paused
+    active = {getattr(one.schedule, "cron", None): one.active for one in found.schedules}
+    for schedule in deployment["schedules"]:
+        schedule["active"] = active.get(schedule["cron"], schedule["active"])
 
 
 def _crash_orphans() -> None:

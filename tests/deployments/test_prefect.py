@@ -40,6 +40,26 @@ def test_bootstrapping_again_changes_nothing() -> None:
     assert deployment("retrain-weekly")["id"] == weekly["id"]
 
 
+def test_what_a_person_switched_off_stays_off() -> None:
+    """Else a `make run` in between would start the weekly run again that somebody had paused."""
+    weekly = deployment("retrain-weekly")
+    schedule = f"/deployments/{weekly['id']}/schedules/{weekly['schedules'][0]['id']}"
+    api("PATCH", schedule, active=False).raise_for_status()
+    api("POST", f"/deployments/{weekly['id']}/pause_deployment").raise_for_status()
+    try:
+        bootstrap()
+        found = deployment("retrain-weekly")
+        assert (found["paused"], [s["active"] for s in found["schedules"]]) == (True, [False])
+    finally:
+        found = deployment("retrain-weekly")
+        schedule = f"/deployments/{found['id']}/schedules/{found['schedules'][0]['id']}"
+        api("PATCH", schedule, active=True).raise_for_status()
+        api("POST", f"/deployments/{found['id']}/resume_deployment").raise_for_status()
+    bootstrap()
+    found = deployment("retrain-weekly")
+    assert (found["paused"], [s["active"] for s in found["schedules"]]) == (False, [True])
+
+
 def test_the_weekly_run_is_scheduled_and_the_manual_one_is_not() -> None:
     weekly, manual = deployment("retrain-weekly"), deployment("retrain-manual")
     assert [s["schedule"]["cron"] for s in weekly["schedules"]] == ["0 3 * * 1"]
