@@ -59,8 +59,6 @@ def finetune(job: Job, report: Report) -> Training:
     finally:
         # What an interrupted training had is what the next attempt goes on from.
         uploader.close(wait=True, timeout=600.0)
-    if _rank() == 0:
-        checkpoints.delete_all()
     return _result(job, trainer, watch, uploader, checkpoints)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -19,21 +20,39 @@ from tasks.storage import commit, fetch, scratch
 from tasks.train.config import TrainConfig
 from tasks.train.sweep import best_of
 
+logger = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "openai")
 
 
 def train(dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name: str) -> Adapter:
     """Fine-tune, and keep the best checkpoint; of a sweep, that of the best training."""
-    if not config.sweep:
-        return train_one(dataset, config, task, name)
-    variants = config.variants()
-    adapters = train_one.map(
-        [
-            {"dataset": dataset, "config": variant, "task": task, "name": name}
-            for variant in variants
-        ]
-    )
-    return best_of(adapters, config)
+    calls: list[dict[str, Any]] = [
+        {"dataset": dataset, "config": variant, "task": task, "name": name}
+        for variant in config.variants()
+    ]
+    adapters = train_one.map(calls) if config.sweep else [train_one(**calls[0])]
+    for call in calls:
+        _drop_checkpoints(_key(call))
+    return best_of(adapters, config) if config.sweep else adapters[0]
+
+
+def _drop_checkpoints(key: str) -> None:
+    """Only after the result is kept: a run that is killed before goes on from the last of them."""
+    store = open_store()
+    if not any(store.keys_under(f"checkpoints/{key}/")):
+        return
+
+    from tasks.train.resume.checkpoints import CheckpointStore  # transformers
+
+    checkpoints = CheckpointStore(store, key)
+    checkpoints.delete_all()
+    for note in checkpoints.notes:
+        logger.warning("train: %s", note)
+
+
+def _key(arguments: Mapping[str, Any]) -> str:
+    """What a training's checkpoints are named by."""
+    return train_one.cache_key(arguments).removeprefix("train-")
 
 
 def foresee_training(
@@ -79,7 +98,7 @@ def train_one(
     from tasks.train.tracking import Tracker, flatten
 
     arguments = {"dataset": dataset, "config": config, "task": task, "name": name}
-    key = train_one.cache_key(arguments).removeprefix("train-")
+    key = _key(arguments)
     tracker = Tracker(name, f"train-{dataset.digest[:12]}", {"data_digest": dataset.digest})
     tracker.params({**flatten(config.model_dump()), "base_model": dataset.base_model.id})
     store = open_store()

@@ -38,7 +38,8 @@ def test_training_learns_and_keeps_its_history(run: Run, store: Path) -> None:
     assert result.tokens == 6 * sum(len(ids) for ids, _ in some_rows(18))
     for name in ("learning_rate", "grad_norm", "tokens_per_second", "memory_gib"):
         assert all(name in line for line in result.history if "loss" in line), name
-    assert not list(store.rglob("checkpoints/*/manifest.json")), "checkpoints of a success stay"
+    # Until its result is kept somewhere else, by whoever asked for it.
+    assert list(store.rglob("checkpoints/**/manifest.json"))
 
 
 def test_the_same_training_makes_the_same_bytes(run: Run, tmp_path: Path) -> None:
