@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,28 +23,36 @@ from tests.flows.test_retrain import champion
 
 pytestmark = pytest.mark.integration
 
-# The work is done, and nobody was told: neither Prefect's result nor its state is written yet.
-RUN = """
-import functools, os, signal, sys
+# Each attempt is a process of its own, forked from one that has imported all: to import is most of
+# the time of so small a run. It dies when its stage's work is done and nobody was told: neither
+# Prefect's result nor its state is written.
+ATTEMPTS = """
+import functools, gc, os, signal, sys
+
+import peft, torch, transformers, trl
+from mlflow.tracking import MlflowClient
+
+from flows.config import RetrainConfig
+from flows.retrain import retrain
 from tasks.stage import Stage
 
-victim, config = sys.argv[1:]
-make, record = Stage.__init__, Stage._record
+config = RetrainConfig.model_validate_json(sys.argv[1])
+record = Stage._record
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dying(body):
     @functools.wraps(body)
-    def die(*args, **kwargs):
+    def work(*args, **kwargs):
         body(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
 
     # The stage's key holds the source of the file that its body is from.
-    die.__code__ = die.__code__.replace(co_filename=body.__code__.co_filename)
-    return die
-
-
-def init(self, body, name, *rest):
-    make(self, dying(body) if name == victim else body, name, *rest)
+    work.__code__ = work.__code__.replace(co_filename=body.__code__.co_filename)
+    return work
 
 
 def tell(self, state, subject, seconds):
@@ -51,33 +60,60 @@ def tell(self, state, subject, seconds):
     print("stage", f"{self.name}-{subject}" if subject else self.name, state.name, flush=True)
 
 
-Stage.__init__, Stage._record = init, tell
-from mlflow.tracking import MlflowClient
+def attempt(victim):
+    Stage._record = tell
+    if victim == "alias":
+        MlflowClient.set_registered_model_alias = die
+    for stage in [found for found in gc.get_objects() if isinstance(found, Stage)]:
+        if stage.name == victim:
+            stage.body = dying(stage.body)
+    retrain(config)
 
-if victim == "alias":
-    MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-from flows.config import RetrainConfig
-from flows.retrain import retrain
 
-retrain(RetrainConfig.model_validate_json(config))
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        attempt(line.strip())
+        os._exit(0)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 # Looked at anew in each run.
 ANEW = {"find_sources", "find_champion", "promote", "report"}
 STAGES = ["ingest", "lock_golden", "clean", "format", "train", "generate", "evaluate", "gate"]
 
 
-def attempt(config: RetrainConfig, victim: str) -> tuple[int, dict[str, str]]:
-    """Run, and be killed where told; the exit code, and the state of each call that ended."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, victim, config.model_dump_json()],
-        env=dict(os.environ),
+Attempt = Callable[[str], tuple[int, dict[str, str]]]
+
+
+@contextlib.contextmanager
+def attempts(config: RetrainConfig) -> Iterator[Attempt]:
+    """Runs that are killed where told: the exit code, and the state of each call that ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ATTEMPTS, config.model_dump_json()],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=300,
     )
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("stage ")]
-    return done.returncode, {name: state for _, name, state in lines}
+    given, told = process.stdin, process.stdout
+    assert given is not None
+    assert told is not None
+
+    def attempt(victim: str) -> tuple[int, dict[str, str]]:
+        given.write(f"{victim}\n")
+        given.flush()
+        states: dict[str, str] = {}
+        for line in told:
+            match line.split():
+                case ["stage", name, state]:
+                    states[name] = state
+                case ["ended", code]:
+                    return int(code), states
+        raise AssertionError("the attempts themselves ended")
+
+    try:
+        yield attempt
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def half_made() -> list[str]:
@@ -99,19 +135,20 @@ def test_killed_after_the_work_of_each_stage_in_turn(tiny: Tiny, stack: Path) ->
     store = open_store()
     before = set(store.keys_under("checkpoints/"))
     known: set[str] = set()
-    for victim in [*STAGES, "alias"]:
-        code, states = attempt(config, victim)
-        assert code == -signal.SIGKILL, f"{victim}: {code}"
-        anew = {n for n in known & states.keys() if states[n] != "Cached"}
-        assert anew == set(), f"killed in {victim}: what was done is done again"
-        known |= states.keys() - ANEW
-        assert half_made() == []
-        with pytest.raises(MlflowException):
-            champion(config.name)
-    assert "train" in known
-    code, states = attempt(config, "report")
-    assert code == -signal.SIGKILL
-    assert champion(config.name).version == "1", "the model was registered anew"
+    with attempts(config) as attempt:
+        for victim in [*STAGES, "alias"]:
+            code, states = attempt(victim)
+            assert code == -signal.SIGKILL, f"{victim}: {code}"
+            anew = {n for n in known & states.keys() if states[n] != "Cached"}
+            assert anew == set(), f"killed in {victim}: what was done is done again"
+            known |= states.keys() - ANEW
+            assert half_made() == []
+            with pytest.raises(MlflowException):
+                champion(config.name)
+        assert "train" in known
+        code, states = attempt("report")
+        assert code == -signal.SIGKILL
+        assert champion(config.name).version == "1", "the model was registered anew"
 
     last = retrain(config)
     assert last.decision == "no_change"
