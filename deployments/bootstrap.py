@@ -2,8 +2,7 @@
 
 In: the environment of ``deployments/environment.py``, with S3 and Prefect up. Out: the bucket; the
 blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pool
-``cpu`` with the queue ``retrain``; the deployments of ``deployments/prefect.yaml``; the automation
-that marks runs that fell silent.
+``cpu`` with the queue ``retrain``; the deployments of ``deployments/prefect.yaml``.
 
     python -m deployments.bootstrap
 
@@ -27,7 +26,7 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments import environment, liveness, processes
+from deployments import environment, processes
 from flows.config import SynthesisConfig, load_config, read_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
@@ -49,7 +48,6 @@ def bootstrap() -> None:
     save_blocks()
     _ensure_pool()
     _deploy()
-    liveness.watch(liveness.silence())
     _crash_orphans()
 
 
