@@ -26,6 +26,7 @@ from tasks.errors import ConfigError, RetuneError
 
 logger = logging.getLogger("retune.watch")
 _EVERY_SECONDS = 60.0
+_LONG, _AHEAD = timedelta(minutes=5), timedelta(hours=1)
 _ALIVE = ["RUNNING", "CANCELLING"]
 
 
@@ -55,38 +56,37 @@ class Watch:
     def __init__(self, api: str, silence: timedelta) -> None:
         self._client = httpx.Client(base_url=api, timeout=30, trust_env=False)
         self._silence = silence
-        self._since: datetime | None = None  # when the server began to be heard
+        self._heard: datetime | None = None  # the server, last
+        self._since = datetime.max.replace(tzinfo=UTC)  # without a long gap
 
     def look(self, now: datetime) -> list[str]:
         """Mark the runs that fell silent; answers their names.
 
-        What was not heard while the server was away, or before this looked, is nobody's silence.
-        Raises httpx.HTTPError where the server is away.
+        What could not be heard, before the first look or while the server was away for long, is
+        nobody's silence. Raises httpx.HTTPError where the server does not answer.
         """
-        try:
-            runs = self._post("/flow_runs/filter", flow_runs={"state": {"type": {"any_": _ALIVE}}})
-            self._since = self._since or now
-            if now - self._since < self._silence:
-                return []
-            dead = [run for run in runs if self._is_silent(run, now - self._silence)]
-            for run in dead:
-                message = (
-                    f"The run gave no sign of life for {self._silence}: its machine may be gone."
-                )
-                state = {"type": "CRASHED", "name": "Crashed", "message": message}
-                self._post(f"/flow_runs/{run['id']}/set_state", state=state)
-        except httpx.HTTPError:
-            self._since = None
-            raise
+        runs = self._post("/flow_runs/filter", flow_runs={"state": {"type": {"any_": _ALIVE}}})
+        if self._heard is None or now - self._heard > _LONG:
+            self._since = now
+        self._heard = now
+        if now - self._since < self._silence:
+            return []
+        dead = [run for run in runs if self._is_silent(run, now)]
+        message = f"The run gave no sign of life for {self._silence}: its machine may be gone."
+        for run in dead:
+            state = {"type": "CRASHED", "name": "Crashed", "message": message}
+            self._post(f"/flow_runs/{run['id']}/set_state", state=state)
         return [str(run["name"]) for run in dead]
 
-    def _is_silent(self, run: dict[str, Any], since: datetime) -> bool:
+    def _is_silent(self, run: dict[str, Any], now: datetime) -> bool:
+        since = now - self._silence
         if datetime.fromisoformat(run["state"]["timestamp"]) > since:
             return False
         heartbeats = {
             "event": {"name": ["prefect.flow-run.heartbeat"]},
             "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
-            "occurred": {"since": since.isoformat()},
+            # By the clock of the run's machine, which may be ahead of this one's.
+            "occurred": {"since": since.isoformat(), "until": (now + _AHEAD).isoformat()},
         }
         return not self._post("/events/filter", filter=heartbeats, limit=1)["events"]
 
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
             for name in watch.look(datetime.now(UTC)):
                 logger.warning("%s gave no sign of life and was marked Crashed", name)
         except httpx.HTTPError as error:
-            logger.warning("Prefect is away: %s", type(error).__name__)
+            logger.warning("Prefect does not answer: %s", type(error).__name__)
     return 0
 
 
