@@ -86,7 +86,18 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert getattr(again.training, name) == getattr(whole.training, name)
     # On one machine it is the very same training.
     assert weights_digest(place / "again") == weights_digest(place / "whole")
-    assert not list((place / "store").rglob("manifest.json")), "checkpoints outlive the success"
+
+
+def test_killed_after_its_last_step_it_trains_nothing_again(
+    make: MakeJob, whole: Resumed, place: Path
+) -> None:
+    """As when a run is killed before the result of its training is kept."""
+    Resumed(make("ended", "e"))
+    after = Resumed(make("after", "e"))
+    last = whole.training.num_steps
+    assert after.training.notes[0] == f"Resumed from the checkpoint of step {last}."
+    assert after.rows == []
+    assert weights_digest(place / "after") == weights_digest(place / "whole")
 
 
 def test_sigterm_saves_a_checkpoint_amid_an_epoch(
