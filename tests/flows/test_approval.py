@@ -86,10 +86,9 @@ def test_no_answer_is_a_rejection(tiny: Tiny, stack: Path) -> None:
             run.id, run_input={"verdict": "approve", "name": "Too late", "reason": "Sorry."}
         )
     ended = wait_for(run.id, finished, 240)
-    assert (ended.state_name, ended.state.message) == (
-        "Failed",
-        "The flow was paused and never resumed.",
-    )
+    assert ended.state_name == "Failed"
+    # "paused" or "resuming", by which of the two was first.
+    assert ended.state.message.endswith("and never resumed.")
     summary = summary_of(run.id, stack)
     assert summary.decision == "blocked"
     assert summary.reasons[-1].startswith("Rejected by nobody: no answer was given by 20")
