@@ -26,7 +26,8 @@ from tasks.errors import ConfigError, RetuneError
 
 logger = logging.getLogger("retune.watch")
 _EVERY_SECONDS = 60.0
-_LONG, _AHEAD = timedelta(minutes=5), timedelta(hours=1)
+_LONGEST_GAP = timedelta(minutes=5)  # between two looks that still hear all
+_CLOCK_SKEW = timedelta(hours=1)
 _ALIVE = ["RUNNING", "CANCELLING"]
 
 
@@ -66,7 +67,7 @@ class Watch:
         nobody's silence. Raises httpx.HTTPError where the server does not answer.
         """
         runs = self._post("/flow_runs/filter", flow_runs={"state": {"type": {"any_": _ALIVE}}})
-        if self._heard is None or now - self._heard > _LONG:
+        if self._heard is None or now - self._heard > _LONGEST_GAP:
             self._since = now
         self._heard = now
         if now - self._since < self._silence:
@@ -86,7 +87,7 @@ class Watch:
             "event": {"name": ["prefect.flow-run.heartbeat"]},
             "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
             # By the clock of the run's machine, which may be ahead of this one's.
-            "occurred": {"since": since.isoformat(), "until": (now + _AHEAD).isoformat()},
+            "occurred": {"since": since.isoformat(), "until": (now + _CLOCK_SKEW).isoformat()},
         }
         return not self._post("/events/filter", filter=heartbeats, limit=1)["events"]
 
