@@ -23,12 +23,13 @@ from tasks.artifacts import (
 from tasks.evaluate.task import (
     choose_shots,
     collect_general,
+    compare_answers,
     evaluate,
     generate_answers,
     known_answers,
     measure_general,
 )
-from tasks.evidence import Foreseen, RunSummary
+from tasks.evidence import EvalReport, Foreseen, RunSummary
 from tasks.objects import open_store
 from tasks.registry.task import find_champion
 from tasks.report.task import report_preview
@@ -48,29 +49,53 @@ def preview(
     contestants = Contestant.of(
         formatted.base_model, shots, champion, adapter, config.evaluate.reference
     )
+    reports: dict[Role, EvalReport] = {}
     for contestant in contestants:
-        calls += _evaluation(contestant, golden, suite, config)
+        known = _evaluation(contestant, golden, suite, config, calls)
+        if known is not None:
+            reports[contestant.role] = known
     if adapter is None:
         calls += _of_untrained(golden, suite, config)
+    if config.evaluate.judge.pairwise and _judge_runs(config):
+        calls.append(_comparison(reports, len(contestants), golden, config))
     return report_preview(run_info(config), calls)
 
 
 def _evaluation(
-    contestant: Contestant, golden: GoldenSet, suite: GeneralSuite, config: RetrainConfig
-) -> Iterator[Foreseen]:
+    contestant: Contestant,
+    golden: GoldenSet,
+    suite: GeneralSuite,
+    config: RetrainConfig,
+    calls: list[Foreseen],
+) -> EvalReport | None:
+    """Its three calls, added to ``calls``; the report, where it is kept."""
     settings, role = config.evaluate, contestant.role
     answers = generate_answers.known(contestant, golden, settings.decoding)
-    detail = ""
+    detail, pays = "", None
     if answers is None:
         kept = len(known_answers(open_store(), contestant, settings.decoding).read())
         detail = f"{kept:,} answers of the {role} are kept from earlier runs" if kept else ""
-    yield _call("generate", role, answers, golden.num_out, detail=detail)
+        pays = None if contestant.reference is None else contestant.reference.model
+    calls.append(_call("generate", role, answers, golden.num_out, detail=detail, pays=pays))
     beside = measure_general.known(contestant.weights, suite, settings.decoding)
-    yield _call("measure_general", role, beside, suite.num_out)
+    calls.append(_call("measure_general", role, beside, suite.num_out))
     scored = None
     if answers is not None and beside is not None:
         scored = evaluate.known(contestant, answers, beside, settings, config.task)
-    yield _call("evaluate", role, scored, golden.num_out, usd=_judge_usd(config))
+    calls.append(_call("evaluate", role, scored, golden.num_out, usd=_judge_usd(config)))
+    return scored
+
+
+def _comparison(
+    reports: dict[Role, EvalReport],
+    num_contestants: int,
+    golden: GoldenSet,
+    config: RetrainConfig,
+) -> Foreseen:
+    """Kept only for the reports of all: the judge has a budget of its own here."""
+    complete = "candidate" in reports and len(reports) == num_contestants
+    known = compare_answers.known(reports, config.evaluate) if complete else None
+    return _call("compare", None, known, golden.num_out, usd=_judge_usd(config))
 
 
 def _of_untrained(
@@ -83,17 +108,28 @@ def _of_untrained(
 
 def _call(
     stage: str,
-    role: Role,
+    role: Role | None,
     known: Artifact | None,
     num_in: int,
     usd: float | None = None,
     detail: str = "",
+    pays: str | None = None,
 ) -> Foreseen:
-    cached = known is not None
-    return Foreseen(stage=stage, subject=role, cached=cached, num_in=num_in, usd=usd, detail=detail)
+    return Foreseen(
+        stage=stage,
+        subject=role,
+        cached=known is not None,
+        num_in=num_in,
+        usd=usd,
+        pays=pays,
+        detail=detail,
+    )
 
 
 def _judge_usd(config: RetrainConfig) -> float:
-    """The most that the judge may spend on one contestant."""
-    judge = config.evaluate.judge
-    return judge.budget_usd if judge.state(os.environ) == "run" else 0.0
+    """The most that the judge may spend on one contestant, or on comparing two."""
+    return config.evaluate.judge.budget_usd if _judge_runs(config) else 0.0
+
+
+def _judge_runs(config: RetrainConfig) -> bool:
+    return config.evaluate.judge.state(os.environ) == "run"

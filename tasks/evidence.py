@@ -210,6 +210,7 @@ class Foreseen(Record):
     """A call of a stage that a run would make. Seconds and dollars are None where none is known.
 
     ``cached``: its result is there, and the call takes no time. ``num_in``: rows to work on.
+    ``pays``: a hosted model that it asks, at prices that are not known here.
     """
 
     stage: str
@@ -218,6 +219,7 @@ class Foreseen(Record):
     num_in: int | None = None
     seconds: float | None = None
     usd: float | None = None
+    pays: str | None = None
     detail: str = ""
 
 

@@ -5,7 +5,7 @@ Pure: records in, text out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tasks.artifacts import StageRun
 from tasks.evidence import Foreseen, RunSummary
@@ -31,7 +31,7 @@ def sentence(calls: Sequence[Foreseen]) -> str:
     parts = [f"A run would take about {wording.duration(seconds)}"]
     if unknown:
         parts.append(f" beside {' and '.join(unknown)}, which no run of this machine timed")
-    parts.append(f", and cost up to ${usd:.2f}" if usd else ", and cost no money")
+    parts.append(f", and cost {_money(usd, {call.pays for call in open_calls if call.pays})}")
     done = len(calls) - len(open_calls)
     return f"{''.join(parts)}; {done} of {len(calls)} steps are kept from earlier runs."
 
@@ -43,7 +43,7 @@ def rows(calls: Iterable[Foreseen]) -> list[tuple[str, str, str, str]]:
             f"{call.stage} ({call.subject})" if call.subject else call.stage,
             "cached" if call.cached else "runs",
             "" if call.cached else _seconds(call.seconds),
-            "" if call.cached or call.usd is None else f"{call.usd:.2f}",
+            "" if call.cached else _dollars(call),
         )
         for call in calls
     ]
@@ -57,8 +57,22 @@ def markdown(name: str, told: str, calls: Sequence[Foreseen]) -> str:
     return "\n".join([*lines, "", *details])
 
 
+def _money(usd: float, paid: Collection[str]) -> str:
+    """``paid``: the hosted models whose prices are not known here."""
+    asked = " and ".join(sorted(paid))
+    if not asked:
+        return f"up to ${usd:.2f}" if usd else "no money"
+    return f"up to ${usd:.2f} beside what {asked} takes" if usd else f"what {asked} takes"
+
+
 def _seconds(seconds: float | None) -> str:
     return "not known" if seconds is None else wording.duration(seconds)
+
+
+def _dollars(call: Foreseen) -> str:
+    if call.pays:
+        return "not known"
+    return "" if call.usd is None else f"{call.usd:.2f}"
 
 
 def _timed(call: Foreseen, past: Sequence[RunSummary]) -> Foreseen:

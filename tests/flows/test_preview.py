@@ -29,6 +29,7 @@ def test_before_the_first_run_all_that_costs_is_to_be_done(tiny: Tiny, stack: Pa
     found = told(summary)
     assert found[("train", None)] is False
     assert found[("generate", "base")] is found[("generate", "candidate")] is False
+    assert ("compare", None) not in found, "the judge is off"
     (training,) = (call for call in summary.foreseen if call.stage == "train")
     assert training.seconds is not None
     assert "8 steps" in training.detail or "steps" in training.detail
@@ -78,6 +79,19 @@ def test_what_the_budget_forbids_is_refused_as_the_run_would(tiny: Tiny) -> None
     config = tiny(train={"budget": {"max_hours": 1e-9, "tokens_per_second": 1.0}})
     with pytest.raises(ConfigError, match=r"train\.budget\.max_hours"):
         retrain(config, dry_run=True)
+
+
+def test_whom_a_run_would_pay_is_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")  # a dry run asks nobody
+    hosted = {"api": "openai", "model": "big-1", "base_url": "http://127.0.0.1:9"}
+    judge = {"enabled": True, "budget_usd": 2.5}
+    summary = retrain(tiny(evaluate={"reference": hosted, "judge": judge}), dry_run=True)
+    paid = {(c.stage, c.subject): (c.usd, c.pays) for c in summary.foreseen if c.usd or c.pays}
+    assert paid[("generate", "reference")] == (None, "big-1")
+    judged = {call for call, (usd, _) in paid.items() if usd == 2.5}
+    roles = {c.subject for c in summary.foreseen if c.stage == "generate"}
+    assert judged == {("compare", None)} | {("evaluate", role) for role in roles}
+    assert "beside what big-1 takes" in summary.sentence
 
 
 def test_each_training_of_a_sweep_is_told_apart(tiny: Tiny) -> None:

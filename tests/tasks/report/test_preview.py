@@ -50,6 +50,16 @@ def test_the_sentence_adds_up_and_tells_what_is_not_known() -> None:
     assert "cost no money" in preview.sentence([free])
 
 
+def test_a_hosted_model_takes_what_is_not_known_here() -> None:
+    hosted = Foreseen(stage="generate", subject="reference", cached=False, seconds=9, pays="big-1")
+    free = TRAIN.model_copy(update={"usd": 0.0})
+    assert "and cost what big-1 takes;" in preview.sentence([free, hosted])
+    assert "and cost up to $1.50 beside what big-1 takes;" in preview.sentence([TRAIN, hosted])
+    kept = hosted.model_copy(update={"cached": True})
+    assert "and cost no money;" in preview.sentence([free, kept])
+    assert ("generate (reference)", "runs", "9.0 s", "not known") in preview.rows([hosted])
+
+
 def test_the_page_names_each_step() -> None:
     detailed = TRAIN.model_copy(update={"detail": "157 steps"})
     page = preview.markdown("tickets", "A sentence.", [detailed, CACHED, ANSWERS])
