@@ -42,6 +42,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
     from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
     from tests.benchmarks.labels import labels
+    from tests.benchmarks.mislabelled import mislabelled
     from tests.benchmarks.pii import pii
     from tests.benchmarks.retrain import memory, overhead, retrain
     from tests.benchmarks.webhook import webhook
@@ -58,6 +59,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "pii": pii,
         "clean": clean,
         "labels": labels,
+        "mislabelled": mislabelled,
         "webhook": webhook,
     }
 

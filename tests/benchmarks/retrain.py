@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,14 @@ def overhead() -> Result:
 
 
 def _measure(*, repeat: bool) -> tuple[Measured, Measured | None]:
+    with own_stack() as child:
+        first = run(child, SAMPLE)
+        return first, run(child, SAMPLE) if repeat else None
+
+
+@contextmanager
+def own_stack() -> Iterator[dict[str, str]]:
+    """The environment of a stack in a temporary folder, which ends with the context."""
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as folder:
         child = {
             **os.environ,
@@ -89,17 +99,18 @@ def _measure(*, repeat: bool) -> tuple[Measured, Measured | None]:
         for name in ("RETUNE_STORE", "RETUNE_DATA"):
             child.pop(name, None)
         try:
-            first = _run(child, folder)
-            return first, _run(child, folder) if repeat else None
+            yield child
         finally:
             _python("deployments.stack", "down", env=child)
 
 
-def _run(child: dict[str, str], folder: str) -> Measured:
+def run(child: dict[str, str], config: Path) -> Measured:
+    """One run of a config on the stack of an environment, which it starts where it is down."""
+    folder = child["RETUNE_LOCAL"]
     started = time.monotonic()
     with peak_memory(folder) as memory:
         _python("deployments.stack", "up", env=child)
-        _python("deployments.start", str(SAMPLE), env=child)
+        _python("deployments.start", str(config), env=child)
     seconds = time.monotonic() - started
     summary = json.loads((Path(folder) / "runs" / "latest" / "summary.json").read_text())
     return Measured(seconds, memory.peak_gib, summary)
