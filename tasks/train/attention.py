@@ -75,12 +75,56 @@ AttentionInterface.register(PACKED, packed_attention)
 
 def _rests(tokens: torch.Tensor, layout: Layout) -> torch.Tensor:
     """(1, heads, tokens, size) -> (rows, heads, longest, size)."""
-    return tokens[0][:, layout.gather].transpose(0, 1)
+    own, shared = tokens[0, :, layout.num_shared :], layout.num_shared
+    rests: torch.Tensor = _Apart.apply(own, layout.gather - shared, layout.scatter)  # type: ignore[no-untyped-call]
+    return rests
 
 
 def _flat(apart: torch.Tensor, layout: Layout) -> torch.Tensor:
     """(rows, heads, longest, size) -> (tokens of all rests, heads, size)."""
-    return apart.transpose(1, 2).flatten(0, 1)[layout.scatter]
+    places = layout.gather - layout.num_shared
+    rests: torch.Tensor = _Together.apply(apart, places, layout.scatter, layout.real)  # type: ignore[no-untyped-call]
+    return rests
+
+
+class _Apart(torch.autograd.Function):
+    """The rests of the rows side by side. What they are filled up with has no gradient.
+
+    So the gradient is picked, as ``_Together`` picks, where autograd would add it up one by one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: torch.Tensor, gather: torch.Tensor, scatter: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(scatter)
+        return tokens[:, gather].transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (scatter,) = ctx.saved_tensors
+        return gradient.transpose(0, 1).flatten(1, 2)[:, scatter], None, None
+
+
+class _Together(torch.autograd.Function):
+    """The rests one after the other; what they are filled up with is left out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        apart: torch.Tensor,
+        gather: torch.Tensor,
+        scatter: torch.Tensor,
+        real: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gather, real)
+        return apart.transpose(1, 2).flatten(0, 1)[scatter]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        gather, real = ctx.saved_tensors
+        apart = gradient[gather] * real[:, :, None, None]
+        return apart.transpose(1, 2), None, None, None
 
 
 def _attend(

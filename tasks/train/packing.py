@@ -22,34 +22,43 @@ class Layout:
     """Where rows stand in a packed sequence of ``num_shared`` common tokens and then their rests.
 
     ``gather`` (rows, longest rest) holds each rest's positions in the sequence, filled up with its
-    last; ``scatter`` (tokens of all rests) finds them again in the flattened ``gather``.
+    last; ``scatter`` (tokens of all rests) finds them again in the flattened ``gather``. ``real``,
+    of the shape of ``gather``, is False where it is filled up.
     """
 
     num_shared: int
     gather: torch.Tensor
     scatter: torch.Tensor
+    real: torch.Tensor
 
     def to(self, device: Any, **options: Any) -> Layout:
         """On another device; called by accelerate and by the Trainer alike."""
-        moved = (tensor.to(device, **options) for tensor in (self.gather, self.scatter))
+        moved = (tensor.to(device, **options) for tensor in (self.gather, self.scatter, self.real))
         return Layout(self.num_shared, *moved)
 
 
-def pack(rows: Sequence[Row]) -> dict[str, Any]:
-    """``input_ids``, ``position_ids`` and ``labels``, each (1, tokens), and their ``layout``."""
+def pack(rows: Sequence[Row], multiple: int = 1) -> dict[str, Any]:
+    """``input_ids``, ``position_ids`` and ``labels``, each (1, tokens), and their ``layout``.
+
+    ``tokens`` is made a whole ``multiple`` by repeating the last token of the shortest rows, where
+    no token that counts sees it.
+    """
     shared = num_shared(rows)
     rests = [len(row["input_ids"]) - shared for row in rows]
+    filled = list(rests)
+    for _ in range(-(shared + sum(rests)) % multiple):
+        filled[filled.index(min(filled))] += 1
     ids, labels = list(rows[0]["input_ids"][:shared]), [IGNORED] * shared
     positions = list(range(shared))
-    for row, rest in zip(rows, rests, strict=True):
-        ids += row["input_ids"][shared:]
-        labels += row["labels"][shared:]
-        positions += range(shared, shared + rest)
+    for row, rest, length in zip(rows, rests, filled, strict=True):
+        ids += row["input_ids"][shared:] + row["input_ids"][-1:] * (length - rest)
+        labels += row["labels"][shared:] + [IGNORED] * (length - rest)
+        positions += [shared + min(place, rest - 1) for place in range(length)]
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([positions]),
         "labels": torch.tensor([labels]),
-        "layout": _layout(shared, rests),
+        "layout": _layout(shared, filled),
     }
 
 
@@ -80,5 +89,5 @@ def _layout(shared: int, rests: Sequence[int]) -> Layout:
     starts = shared + torch.cumsum(lengths, 0) - lengths
     place = torch.arange(longest)[None, :]
     gather = starts + torch.minimum(place, lengths - 1)
-    scatter = torch.nonzero((place < lengths).flatten()).flatten()
-    return Layout(shared, gather, scatter)
+    real = place < lengths
+    return Layout(shared, gather, torch.nonzero(real.flatten()).flatten(), real)

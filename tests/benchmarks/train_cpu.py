@@ -6,7 +6,9 @@ SmolLM2-135M, BANKING77 rows with a system prompt, LoRA r=16 on q/k/v/o. Same ro
 for all but LLaMA-Factory, which has an order of its own; the contestants take turns, so that a
 machine that slows down slows all. TRL runs with its defaults, but in float32 where this processor
 does not compute in bfloat16: its own default, emulated there, is measured on two steps of two
-rows and told in the details. The loss of each step must agree. The figure is ours with compiled
+rows and told in the details. The loss of each step must agree with that of float32 as well as
+TRL's does: where one rounds after each operation and another compiles them into one, bfloat16
+gives two answers. The figure is ours with compiled
 layers after the first step, which compiles. LLaMA-Factory runs where
 `python -m tests.benchmarks.peers` installed it. The details say how near ours comes to what the
 processor can multiply, which bounds the figure.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import csv
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ from tests.benchmarks.training import (
 STEPS, ROUNDS, BATCH = 9, 3, 16
 FEW = 2  # rows in a step of TRL as it comes, which may take a minute
 TARGET = 4.0
-SAME_LOSS = 0.05  # nats: what half precision and another order of sums may differ by
+SAME_LOSS = 0.05  # nats: what another order of sums may differ by
 SYSTEM = "Name the intent of the banking customer's message."
 CONFIG = TrainConfig(
     batch_size=BATCH,
@@ -84,6 +86,7 @@ def train_cpu() -> Result:
             "plain loop": lambda: _plain_loop(base, rows, tokenizer),
         }
         runs: dict[str, list[Steps]] = {contestant: [] for contestant in contestants}
+        exact = _ours(base, rows, tokenizer, folder, precision="float32").losses
         for _ in range(ROUNDS):
             for contestant, train in contestants.items():
                 runs[contestant].append(train())
@@ -95,7 +98,7 @@ def train_cpu() -> Result:
         factory = peers.llama_factory_tokens_per_second(
             examples, SYSTEM, CONFIG, folder, sum(tokens)
         )
-    return _result(runs, tokens, factory, bound, as_it_comes)
+    return _result(runs, tokens, factory, bound, as_it_comes, exact)
 
 
 def banking(count: int) -> list[Example]:
@@ -125,10 +128,16 @@ def formatted(examples: list[Example], tokenizer: Any, folder: Path) -> Dataset:
 
 
 def _ours(
-    base: BaseModelRef, rows: Dataset, tokenizer: Any, folder: Path, *, compiled: bool = False
+    base: BaseModelRef,
+    rows: Dataset,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    compiled: bool = False,
+    precision: str | None = None,
 ) -> Steps:
     set_seed(0)
-    config = CONFIG.model_copy(update={"precision": native_dtype()})
+    config = CONFIG.model_copy(update={"precision": precision or native_dtype()})
     settings = arguments(config, schedule(len(rows), config), None, folder / "ours")
     settings.eval_strategy = settings.save_strategy = "no"
     settings.load_best_model_at_end = False
@@ -211,6 +220,7 @@ def _result(
     factory: float | None,
     bound: float,
     as_it_comes: float,
+    exact: Sequence[float],
 ) -> Result:
     speeds = {
         name: statistics.median(s.tokens_per_second(tokens) for s in steps)
@@ -219,15 +229,14 @@ def _result(
     ratio = speeds["retune, compiled"] / speeds["trl"]
     losses = {name: steps[0].losses for name, steps in runs.items()}
     picture = environment.local() / "benchmarks" / "train-cpu-loss.png"
-    overlay(losses, picture, "Loss of each step, the same rows")
+    overlay({"float32": exact, **losses}, picture, "Loss of each step, the same rows")
     differences = {
-        name: round(largest_difference(losses["retune"], other), 4)
-        for name, other in losses.items()
-        if name != "retune"
+        name: round(largest_difference(exact, other), 4) for name, other in losses.items()
     }
     if factory is not None:
         speeds["llama-factory"] = factory
-    same = max(differences.values()) < SAME_LOSS
+    noise = max(SAME_LOSS, differences["trl"])
+    same = all(differences[name] <= noise for name in ("retune", "retune, compiled"))
     ahead = all(
         speeds["retune"] > speed for name, speed in speeds.items() if not name.startswith("retune")
     )
@@ -239,7 +248,7 @@ def _result(
         ratio >= TARGET and same and ahead,
         peers={name: {"tokens_per_second": round(speed)} for name, speed in speeds.items()},
         details={
-            "largest_difference_of_a_step_s_loss": differences,
+            "largest_difference_of_a_step_s_loss_from_float32": differences,
             "tokens_per_second_if_multiplying_alone": round(bound),
             "times_trl_if_multiplying_alone": round(bound / speeds["trl"], 2),
             "trl_as_it_comes": round(as_it_comes, 1),

@@ -83,10 +83,10 @@ def apart(model: Any, rows: list[Row]) -> torch.Tensor:
     return total
 
 
-def together(model: Any, rows: list[Row]) -> torch.Tensor:
+def together(model: Any, rows: list[Row], multiple: int = 1) -> torch.Tensor:
     """The same, packed."""
     model.set_attn_implementation(PACKED)
-    batch = {name: value.to(DEVICE) for name, value in pack(rows).items()}
+    batch = {name: value.to(DEVICE) for name, value in pack(rows, multiple).items()}
     labels = batch.pop("labels")[0, 1:]
     trained = torch.nonzero(labels != IGNORED).flatten()
     logits = model(**batch, use_cache=False, logits_to_keep=trained).logits[0]
@@ -100,14 +100,16 @@ def gradients(model: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
-@pytest.mark.parametrize("shared", [0, 1, 6])
-def test_loss_and_gradients_are_those_of_the_rows_apart(kind: str, shared: int) -> None:
+@pytest.mark.parametrize(("shared", "multiple"), [(0, 1), (1, 16), (6, 1), (6, 16)])
+def test_loss_and_gradients_are_those_of_the_rows_apart(
+    kind: str, shared: int, multiple: int
+) -> None:
     model, rows = make_model(kind), make_rows(shared)
     assert why_not_packed(model) is None
     expected = apart(model, rows)
     expected.backward()
     by_rows = gradients(model)
-    found = together(model, rows)
+    found = together(model, rows, multiple)
     found.backward()
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     for one, other in zip(gradients(model), by_rows, strict=True):
@@ -135,8 +137,13 @@ rows_of_tokens = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows_of_tokens, st.lists(st.integers(3, 9), max_size=6), st.integers(1, 3))
-def test_any_rows(own: list[list[int]], common: list[int], num_trained: int) -> None:
+@given(
+    rows_of_tokens,
+    st.lists(st.integers(3, 9), max_size=6),
+    st.integers(1, 3),
+    st.sampled_from([1, 16]),
+)
+def test_any_rows(own: list[list[int]], common: list[int], num_trained: int, multiple: int) -> None:
     rows: list[Row] = []
     for number, tokens in enumerate(own):
         ids = [1, *common, *tokens]
@@ -144,11 +151,14 @@ def test_any_rows(own: list[list[int]], common: list[int], num_trained: int) -> 
         labels = [IGNORED] * (len(ids) - trained) + ids[-trained:]
         rows.append(Row(row=number, id=str(number), input_ids=ids, labels=labels))
     shared = num_shared(rows)
-    batch = pack(rows)
+    batch = pack(rows, multiple)
     assert all(row["input_ids"][:shared] == rows[0]["input_ids"][:shared] for row in rows)
     assert all(label == IGNORED for row in rows for label in row["labels"][: shared + 1])
     ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-    assert len(ids) == shared + sum(len(row["input_ids"]) - shared for row in rows)
+    num_tokens = shared + sum(len(row["input_ids"]) - shared for row in rows)
+    assert len(ids) == -(-num_tokens // multiple) * multiple
+    longest = max(len(row["input_ids"]) for row in rows)
+    assert int(batch["position_ids"].max()) < longest, "a position that no row has"
     layout = batch["layout"]
     rests = layout.gather.flatten()[layout.scatter]
     assert rests.tolist() == list(range(shared, len(ids))), "tokens are lost or out of order"
