@@ -136,8 +136,8 @@ lock: ## write requirements.txt anew from pyproject.toml [UPGRADE=--upgrade]
 	$(PYTHON) -m venv $(VENV).lock
 	$(VENV).lock/bin/pip install --quiet uv
 	printf '%s\n' 'hatchling>=1.27' editables | $(VENV).lock/bin/uv pip compile --quiet --python-version 3.11 \
-	  --extra dev --extra label-studio --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links $(UPGRADE) --output-file requirements.txt pyproject.toml - >/dev/null
+	  --extra dev --extra label-studio --extra postgresql --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file requirements.txt pyproject.toml - >/dev/null
 	awk 'BEGIN { print "# Written by `make lock` from pyproject.toml. torch: requirements-torch.txt." } \
 	  /^#/ { next } /^[a-z]/ { drop = /^(torch|triton|nvidia-|cuda-)/ } !drop' \
 	  requirements.txt > requirements.txt.new

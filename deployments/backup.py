@@ -17,10 +17,10 @@ from pathlib import Path
 
 import httpx
 
-from deployments import environment, processes, stack
+from deployments import credentials, databases, environment, processes, stack
 from tasks.errors import ConfigError, DataError, MissingFileError, RetuneError, StorageError
 
-_PARTS = ("s3", "prefect", "mlflow", "runs", "credentials.env")
+_PARTS = ("s3", "prefect", "mlflow", "runs", "credentials.env", "login.env")
 _MARK = "retune-backup"  # the first entry, by which a backup is known
 _UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 
@@ -29,10 +29,11 @@ def save(target: Path) -> None:
     """Write a backup; whole or not at all.
 
     Raises:
-        ConfigError: a run is on, or there is a file already.
+        ConfigError: a run is on, there is a file already, or the databases are PostgreSQL's.
         StorageError: the file cannot be written.
     """
     folder = environment.local()
+    _refuse_postgresql()
     if target.exists():
         raise ConfigError(f"{target} is there already: name another file, or move it away.")
     partial = target.with_name(f"{target.name}.part")
@@ -58,8 +59,9 @@ def restore(source: Path) -> None:
     Raises:
         MissingFileError: there is no such file.
         DataError: it is no backup.
-        ConfigError: a stack is there; nothing is overwritten.
+        ConfigError: a stack is there; nothing is overwritten. Or the databases are PostgreSQL's.
     """
+    _refuse_postgresql()
     folder = environment.local()
     if not source.is_file():
         raise MissingFileError(f"{source}: expected a backup, found no file.")
@@ -103,11 +105,21 @@ def _at_rest(folder: Path) -> Iterator[None]:
             stack.up()
 
 
+def _refuse_postgresql() -> None:
+    if databases.server() is not None:
+        raise ConfigError(
+            "RETUNE_POSTGRESQL is set: this command knows SQLite alone, and half a backup would be "
+            "worse than none. `make down`, then pg_dump both databases and copy the stack's folder."
+        )
+
+
 def _num_unfinished() -> int:
     url = f"{environment.addresses()['Prefect']}/api/flow_runs/count"
     wanted = {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}}
+    login = credentials.login(environment.local())
     try:
-        answer = httpx.post(url, json=wanted, timeout=30, trust_env=False).raise_for_status()
+        answer = httpx.post(url, json=wanted, timeout=30, trust_env=False, auth=login)
+        answer.raise_for_status()
     except httpx.HTTPError as error:
         raise StorageError(
             f"Prefect at {url} does not say whether a run is on: {error}. `make down`, then save."

@@ -1,28 +1,27 @@
 """The local stack's ports, folders and environment, decided in this one place.
 
-In: the variables a person may set (RETUNE_*_PORT, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS, the
-AWS keys). Out: ``environment()``, everything a process of the stack or of a run needs.
+In: the variables a person may set (RETUNE_*_PORT, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS,
+RETUNE_AUTH, RETUNE_POSTGRESQL, the AWS keys). Out: ``environment()``, everything a process of the
+stack or of a run needs.
 
     RETUNE_PREFECT_PORT=4300 python -m deployments.stack up
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import ConfigError, StorageError
+from deployments import credentials, databases
+from tasks.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535
 # SeaweedFS opens a gRPC port beside each of its ports, this far above it.
 _GRPC = 10_000
 _S3_PARTS = ("S3", "S3's master", "S3's volumes", "S3's filer", "S3's admin")
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,17 @@ def bucket() -> str:
 def environment() -> dict[str, str]:
     """What every process of the stack and of a run needs, to be laid over ``os.environ``.
 
-    Holds the S3 keys: never print it, and never put its values on a command line.
+    Holds secrets: never print it, and never put its values on a command line.
     """
     folder = local()
-    return {**_services(folder), **_folders(folder), **quiet(), **_credentials(folder)}
+    return {
+        **_services(),
+        **_folders(folder),
+        **quiet(),
+        **databases.environment(folder),
+        **credentials.s3_keys(folder),
+        **credentials.login_environment(folder),
+    }
 
 
 def apply() -> None:
@@ -116,7 +122,7 @@ def apply() -> None:
     os.environ.update(environment())
 
 
-def _services(folder: Path) -> dict[str, str]:
+def _services() -> dict[str, str]:
     at = addresses()
     api = f"{at['Prefect']}/api"
     named = {f"RETUNE_{part.upper()}_PORT": url.rsplit(":", 1)[1] for part, url in at.items()}
@@ -137,7 +143,6 @@ def _services(folder: Path) -> dict[str, str]:
             "MLFLOW_TRACKING_URI": at["MLflow"],
             "PREFECT_API_URL": api,
             "PREFECT_UI_API_URL": api,
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect/prefect.db",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
             or "60",
@@ -163,6 +168,7 @@ def _folders(folder: Path) -> dict[str, str]:
         "RETUNE_MODELS": str(models()),
         "RETUNE_BUCKET": bucket(),
         "PREFECT_HOME": str(folder / "prefect"),
+        "MLFLOW_AUTH_CONFIG_PATH": str(home() / "infra" / "local" / "mlflow-auth.ini"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "torchinductor"),
         "HF_HOME": os.environ.get("HF_HOME") or str(folder / "huggingface"),
@@ -186,50 +192,6 @@ def quiet() -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _credentials(folder: Path) -> dict[str, str]:
-    """The S3 keys: those of the environment, or a pair made once and kept for its owner alone."""
-    given = {key: os.environ[key] for key in _KEYS if os.environ.get(key)}
-    if given and len(given) < len(_KEYS):
-        missing = next(key for key in _KEYS if key not in given)
-        raise ConfigError(f"{next(iter(given))} is set but {missing} is not: set both or neither.")
-    # A session token of another account, were it inherited, would be sent along and refused.
-    return (given or _kept_keys(folder / "credentials.env")) | {"AWS_SESSION_TOKEN": ""}
-
-
-def _kept_keys(file: Path) -> dict[str, str]:
-    if not file.exists():
-        _write_once(
-            file, dict(zip(_KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
-        )
-    lines = (line.partition("=") for line in file.read_text(encoding="utf-8").splitlines())
-    keys = {name: value for name, _, value in lines if name in _KEYS and value}
-    if len(keys) < len(_KEYS):
-        raise ConfigError(
-            f"{file}: expected {' and '.join(_KEYS)}. Delete it to have new ones made."
-        )
-    return keys
-
-
-def _write_once(file: Path, keys: dict[str, str]) -> None:
-    """Write a whole file under a private name, then link it: of two at once, the first wins."""
-    private = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.writelines(f"{name}={value}\n" for name, value in keys.items())
-        with contextlib.suppress(FileExistsError):
-            os.link(private, file)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write {file}: {error.strerror}. Free some space, or set RETUNE_LOCAL to a "
-            "folder that can be written."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            private.unlink()
 
 
 def _port(variable: str, default: int) -> int:

@@ -8,7 +8,7 @@ from functools import partial
 
 import httpx
 
-from deployments import environment
+from deployments import credentials, environment
 
 Check = Callable[[], bool]
 
@@ -46,7 +46,10 @@ def _answers(url: str) -> bool:
 def _worker_reported(since: datetime) -> bool:
     pool = f"{environment.addresses()['Prefect']}/api/work_pools/cpu"
     try:
-        workers = _client.post(f"{pool}/workers/filter", json={}).raise_for_status().json()
+        answer = _client.post(
+            f"{pool}/workers/filter", json={}, auth=credentials.login(environment.local())
+        )
+        workers = answer.raise_for_status().json()
     except httpx.HTTPError:
         return False
     return any(datetime.fromisoformat(w["last_heartbeat_time"]) > since for w in workers)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments import environment, health, preflight, processes
+from deployments import credentials, databases, environment, health, preflight, processes
 from tasks.errors import ConfigError, RetuneError
 
 _LONGEST_TMPDIR = 64
@@ -29,7 +29,8 @@ _TAIL_LINES = 15
 # What a running stack cannot take over from the caller's environment without a restart.
 _FIXED = (
     "RETUNE_S3_PORT", "RETUNE_PREFECT_PORT", "RETUNE_MLFLOW_PORT", "RETUNE_WEBHOOK_PORT",
-    "RETUNE_STORE", "RETUNE_MODELS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    "RETUNE_STORE", "RETUNE_MODELS", "RETUNE_AUTH", "RETUNE_POSTGRESQL",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
 )  # fmt: skip
 _INHERITED = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "HF_TOKEN")
 
@@ -91,7 +92,8 @@ def _refuse_other_settings(leader: psutil.Process) -> None:
     """A stack on other ports or with other keys than the caller's would fail later, obscurely."""
     has = processes.variables(leader)
     wanted = {**os.environ, **environment.environment()}
-    if changed := [name for name in _FIXED if has.get(name) != wanted.get(name)]:
+    changed = [name for name in _FIXED if (has.get(name) or "") != (wanted.get(name) or "")]
+    if changed:
         raise ConfigError(
             f"The stack runs with another {', '.join(changed)}. Run `make down` first, or set what "
             "it was started with."
@@ -104,6 +106,7 @@ def _refuse_other_settings(leader: psutil.Process) -> None:
 def _start(folder: Path) -> None:
     for port in environment.ports():
         preflight.check_free(port)
+    databases.prepare()
     print(f"Starting the stack in {folder} ...", flush=True)
     for log in (folder / "logs").glob("*.log"):
         log.replace(log.with_suffix(".log.old"))
@@ -217,6 +220,11 @@ def _stop(folder: Path) -> bool:
 def _print_addresses() -> None:
     for name, url in environment.addresses().items():
         print(f"  {name:8} {url}")
+    folder = environment.local()
+    if credentials.login(folder) is not None:
+        print(
+            f"  Log in as {credentials.USER}; the password is in {credentials.login_file(folder)}"
+        )
 
 
 def main(arguments: list[str]) -> int:

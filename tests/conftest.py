@@ -52,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "RETUNE_WEBHOOK_GENERIC_SECRET": WEBHOOK_SECRET,
         }.items():
             patch.setenv(name, value)
-        for name in ("RETUNE_STORE", "RETUNE_DATA", "HF_HOME"):
+        for name in ("RETUNE_STORE", "RETUNE_DATA", "RETUNE_AUTH", "RETUNE_POSTGRESQL", "HF_HOME"):
             patch.delenv(name, raising=False)
         try:
             up()
@@ -94,6 +94,11 @@ def free_ports_for_a_stack() -> dict[str, str]:
                 "RETUNE_WEBHOOK_PORT": str(first + 7),
             }
     raise RuntimeError("No free ports for a stack.")
+
+
+def free_port() -> int:
+    """One port, below those of outgoing connections."""
+    return int(free_ports_for_a_stack()["RETUNE_S3_PORT"])
 
 
 def _is_free(port: int) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from deployments import environment
+from deployments import credentials, environment
 from tasks.errors import ConfigError, RetuneError
 
 logger = logging.getLogger("retune.watch")
@@ -54,8 +54,8 @@ def silence() -> timedelta:
 class Watch:
     """Looks at the runs of the Prefect server at ``api``."""
 
-    def __init__(self, api: str, silence: timedelta) -> None:
-        self._client = httpx.Client(base_url=api, timeout=30, trust_env=False)
+    def __init__(self, api: str, silence: timedelta, login: tuple[str, str] | None = None) -> None:
+        self._client = httpx.Client(base_url=api, timeout=30, trust_env=False, auth=login)
         self._silence = silence
         self._heard: datetime | None = None  # the server, last
         self._since = datetime.max.replace(tzinfo=UTC)  # without a long gap
@@ -103,7 +103,9 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         environment.apply()
-        watch = Watch(os.environ["PREFECT_API_URL"], silence())
+        watch = Watch(
+            os.environ["PREFECT_API_URL"], silence(), credentials.login(environment.local())
+        )
     except RetuneError as error:
         print(error, file=sys.stderr)
         return 1

@@ -111,6 +111,29 @@ def test_a_damaged_file_of_keys_is_named(folder: Path) -> None:
         environment.environment()
 
 
+def test_a_login_is_made_once_for_its_owner_alone_and_only_when_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RETUNE_AUTH", raising=False)
+    off = environment.environment()
+    assert off["RETUNE_AUTH"] == ""
+    assert "PREFECT_SERVER_API_AUTH_STRING" not in off
+    monkeypatch.setenv("RETUNE_AUTH", "1")
+    first, second = environment.environment(), environment.environment()
+    assert first == second
+    user, _, password = first["PREFECT_SERVER_API_AUTH_STRING"].partition(":")
+    assert len(password) >= 32
+    assert first["PREFECT_API_AUTH_STRING"] == f"{user}:{password}"
+    assert (first["MLFLOW_TRACKING_USERNAME"], first["MLFLOW_TRACKING_PASSWORD"]) == (
+        (user, password)
+    )
+    assert password not in first["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+    assert stat.S_IMODE((folder / "login.env").stat().st_mode) == 0o600
+    monkeypatch.setenv("RETUNE_AUTH", "yes")
+    with pytest.raises(ConfigError, match="RETUNE_AUTH=yes: expected 1"):
+        environment.environment()
+
+
 def test_a_folder_that_cannot_be_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,21 +39,25 @@ Tiny = Callable[..., RetrainConfig]
 
 @pytest.fixture
 def tiny(stack: Path, tiny_model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Tiny:
-    """Makes configs on 60 rows whose right answer is always ``yes``; the name is the test's own."""
-    # Rows of its own for each test: on the same rows, one would find another's work cached.
-    seed = zlib.crc32(request.node.nodeid.encode())
-    write_rows(tmp_path / "rows.jsonl", ["yes"] * 60, seed)
-    write_rows(tmp_path / "golden.jsonl", ["yes"] * 40, seed + 1)
+    """Makes configs on rows of the test's own, with its name as the model's."""
     name = request.node.name.replace("_", "-").replace("[", "-").rstrip("]").lower()
+    # Rows of its own for each test: on the same rows, one would find another's work cached.
+    return tiny_configs(tmp_path, tiny_model, name, zlib.crc32(request.node.nodeid.encode()))
+
+
+def tiny_configs(folder: Path, model: Path, name: str, seed: int) -> Tiny:
+    """Makes configs on 60 rows, written to a folder, whose right answer is always ``yes``."""
+    write_rows(folder / "rows.jsonl", ["yes"] * 60, seed)
+    write_rows(folder / "golden.jsonl", ["yes"] * 40, seed + 1)
 
     def make(**sections: Any) -> RetrainConfig:
         columns = {"user": "prompt", "assistant": "completion"}
         values: dict[str, Any] = {
             "name": name,
             "task": {"kind": "classification"},
-            "base_model": {"id": str(tiny_model)},
-            "ingest": {"sources": [{"path": str(tmp_path / "rows.jsonl"), "columns": columns}]},
-            "golden": {"source": {"path": str(tmp_path / "golden.jsonl"), "columns": columns}},
+            "base_model": {"id": str(model)},
+            "ingest": {"sources": [{"path": str(folder / "rows.jsonl"), "columns": columns}]},
+            "golden": {"source": {"path": str(folder / "golden.jsonl"), "columns": columns}},
             "clean": {
                 "pii": {"enabled": False},
                 "quality": {"gibberish": {"enabled": False}},
