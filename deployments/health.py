@@ -14,8 +14,9 @@ Check = Callable[[], bool]
 
 # A worker reports every 30 s, and Prefect itself gives up on it after three missing reports.
 _HEARTBEAT = timedelta(seconds=90)
+_TIMEOUT_SECONDS = 3
 # No proxy of the surroundings has a say in calls to the loopback interface.
-_client = httpx.Client(timeout=3, trust_env=False)
+_client = httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False)
 
 
 def servers() -> dict[str, Check]:
@@ -46,8 +47,12 @@ def _answers(url: str) -> bool:
 def _worker_reported(since: datetime) -> bool:
     pool = f"{environment.addresses()['Prefect']}/api/work_pools/cpu"
     try:
-        answer = _client.post(
-            f"{pool}/workers/filter", json={}, auth=credentials.login(environment.local())
+        answer = httpx.post(
+            f"{pool}/workers/filter",
+            json={},
+            auth=credentials.login(environment.local()),
+            timeout=_TIMEOUT_SECONDS,
+            trust_env=False,
         )
         workers = answer.raise_for_status().json()
     except httpx.HTTPError:
