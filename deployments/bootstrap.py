@@ -1,8 +1,9 @@
 """Bring a running stack to where a flow can be run on it. Idempotent.
 
 In: the environment of ``deployments/environment.py``, with S3 and Prefect up. Out: the bucket; the
-blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pool
-``cpu`` with the queue ``retrain``; the deployments of ``deployments/prefect.yaml``.
+blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pools
+``cpu`` and ``gpu``, each with the queue ``retrain``; the deployments of
+``deployments/prefect.yaml``, in the pool that RETUNE_POOL names.
 
     python -m deployments.bootstrap
 
@@ -30,7 +31,6 @@ from deployments import environment, processes
 from flows.config import SynthesisConfig, load_config, read_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
-_POOL = "cpu"
 _QUEUE = "retrain"
 _BLOCK = "retune"
 _SYNTHESIS = environment.home() / "deployments" / "configs" / "sample-synthesize.yaml"
@@ -46,7 +46,7 @@ def bootstrap() -> None:
     """Make whatever is missing, and bring what exists up to date."""
     _ensure_bucket(environment.bucket())
     save_blocks()
-    _ensure_pool()
+    _ensure_pools()
     _deploy()
     _crash_orphans()
 
@@ -89,23 +89,24 @@ def save_blocks() -> None:
     bucket.save(_BLOCK, overwrite=True)
 
 
-def _ensure_pool() -> None:
-    """The pool, which the worker may have made meanwhile, and its queue: one run at a time."""
+def _ensure_pools() -> None:
+    """The pools, which a worker may have made meanwhile, and their queues: one run at a time."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
-    pool = WorkPoolCreate(name=_POOL, type=ProcessWorker.type, base_job_template=template)
     with get_client(sync_client=True) as client:
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_work_pool(pool)
-        try:
-            queue = client.read_work_queue_by_name(_QUEUE, work_pool_name=_POOL)
-        except ObjectNotFound:
-            queue = client.create_work_queue(_QUEUE, work_pool_name=_POOL)
-        client.update_work_queue(queue.id, concurrency_limit=1)
+        for name in environment.POOLS:
+            pool = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_work_pool(pool)
+            try:
+                queue = client.read_work_queue_by_name(_QUEUE, work_pool_name=name)
+            except ObjectNotFound:
+                queue = client.create_work_queue(_QUEUE, work_pool_name=name)
+            client.update_work_queue(queue.id, concurrency_limit=1)
 
 
 def _deploy() -> None:

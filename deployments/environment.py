@@ -1,8 +1,8 @@
 """The local stack's ports, folders and environment, decided in this one place.
 
 In: the variables a person may set (RETUNE_*_PORT, RETUNE_LOCAL, RETUNE_STORE, RETUNE_MODELS,
-RETUNE_AUTH, RETUNE_POSTGRESQL, the AWS keys). Out: ``environment()``, everything a process of the
-stack or of a run needs.
+RETUNE_POOL, RETUNE_AUTH, RETUNE_POSTGRESQL, the AWS keys). Out: ``environment()``, everything a
+process of the stack or of a run needs.
 
     RETUNE_PREFECT_PORT=4300 python -m deployments.stack up
 """
@@ -18,6 +18,7 @@ from deployments import credentials, databases
 from tasks.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+POOLS = ("cpu", "gpu")
 _HIGHEST_PORT = 65535
 # SeaweedFS opens a gRPC port beside each of its ports, this far above it.
 _GRPC = 10_000
@@ -46,6 +47,17 @@ def local() -> Path:
 def models() -> Path:
     """Where prepared base models lie: RETUNE_MODELS, by default ``models`` in ``local()``."""
     return Path(os.environ.get("RETUNE_MODELS") or local() / "models").absolute()
+
+
+def pool() -> str:
+    """The work pool whose runs this machine's worker takes: RETUNE_POOL, by default ``cpu``.
+
+    Raises ConfigError where it is none of ``POOLS``.
+    """
+    wanted = os.environ.get("RETUNE_POOL") or POOLS[0]
+    if wanted not in POOLS:
+        raise ConfigError(f"RETUNE_POOL={wanted}: expected {' or '.join(POOLS)}.")
+    return wanted
 
 
 def s3_port() -> int:
@@ -167,6 +179,7 @@ def _folders(folder: Path) -> dict[str, str]:
         "RETUNE_LOCAL": str(folder),
         "RETUNE_MODELS": str(models()),
         "RETUNE_BUCKET": bucket(),
+        "RETUNE_POOL": pool(),
         "PREFECT_HOME": str(folder / "prefect"),
         "MLFLOW_AUTH_CONFIG_PATH": str(home() / "infra" / "local" / "mlflow-auth.ini"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),

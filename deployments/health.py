@@ -45,7 +45,7 @@ def _answers(url: str) -> bool:
 
 
 def _worker_reported(since: datetime) -> bool:
-    pool = f"{environment.addresses()['Prefect']}/api/work_pools/cpu"
+    pool = f"{environment.addresses()['Prefect']}/api/work_pools/{environment.pool()}"
     try:
         answer = httpx.post(
             f"{pool}/workers/filter",

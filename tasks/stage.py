@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
@@ -37,6 +37,7 @@ from tasks.storage import digest_of, is_intact
 _PARSINGS = 5
 P = ParamSpec("P")
 R = TypeVar("R")
+Device = Literal["cpu", "gpu"]
 logger = logging.getLogger(__name__)
 
 # What stages say of their progress is meant to be seen; a worker's root logger stops at WARNING.
@@ -49,20 +50,22 @@ def stage(
     *,
     timeout_seconds: float,
     libraries: tuple[str, ...] = (),
+    device: Device = "cpu",
     cached: bool = True,
     subject: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
     depends: Callable[[Mapping[str, Any]], object] = lambda _: None,
 ) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function a stage.
 
-    ``libraries``: distributions whose versions belong in the cache key. ``cached=False``: for work
-    on the outside world that must be done each time. ``subject``: names one of several calls of a
-    stage, from its arguments. ``depends``: what else decides the result, such as a key in the
-    environment.
+    ``libraries``: distributions whose versions belong in the cache key. ``device``: what it is
+    worth giving it, and its tag in Prefect, by which its runs are found and can be limited
+    (``prefect concurrency-limit create gpu 1``). ``cached=False``: for work on the outside world
+    that must be done each time. ``subject``: names one of several calls of a stage, from its
+    arguments. ``depends``: what else decides the result, such as a key in the environment.
     """
 
     def decorate(body: Callable[P, R]) -> Stage[P, R]:
-        return Stage(body, name, timeout_seconds, libraries, cached, subject, depends)
+        return Stage(body, name, timeout_seconds, libraries, device, cached, subject, depends)
 
     return decorate
 
@@ -81,6 +84,7 @@ class Stage(Generic[P, R]):
         name: str,
         timeout_seconds: float,
         libraries: tuple[str, ...],
+        device: Device,
         cached: bool,
         subject: Callable[[Mapping[str, Any]], str | None],
         depends: Callable[[Mapping[str, Any]], object],
@@ -94,6 +98,7 @@ class Stage(Generic[P, R]):
         self._task: Task[..., Any] = task(
             name=name,
             description=inspect.getdoc(body),
+            tags=[device],
             retries=4,
             retry_delay_seconds=exponential_backoff(backoff_factor=3),
             retry_jitter_factor=0.5,

@@ -131,6 +131,7 @@ def collect_general(dataset: CleanDataset, config: GeneralConfig) -> GeneralSuit
     "generate",
     timeout_seconds=12 * 3600,
     libraries=("torch", "transformers", "peft"),
+    device="gpu",
     subject=_role,
     depends=_server,
 )
@@ -169,6 +170,7 @@ def known_answers(store: Store, contestant: Contestant, config: DecodingConfig) 
     "measure_general",
     timeout_seconds=4 * 3600,
     libraries=("torch", "transformers", "peft"),
+    device="gpu",
     subject=_role,
 )
 def measure_general(

@@ -88,7 +88,13 @@ def _is_paid(arguments: Mapping[str, Any]) -> str | None:
     return os.environ.get("OPENAI_BASE_URL") if config.engine == "openai" else None
 
 
-@stage("train", timeout_seconds=48 * 3600, libraries=_LIBRARIES, depends=_is_paid)
+@stage(
+    "train",
+    timeout_seconds=48 * 3600,
+    libraries=_LIBRARIES,
+    device="gpu",
+    depends=_is_paid,
+)
 def train_one(
     dataset: FormattedDataset, config: TrainConfig, task: TaskConfig, name: str
 ) -> Adapter:

@@ -111,6 +111,15 @@ def test_a_damaged_file_of_keys_is_named(folder: Path) -> None:
         environment.environment()
 
 
+def test_the_pool_is_one_of_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.environment()["RETUNE_POOL"] == "cpu"
+    monkeypatch.setenv("RETUNE_POOL", "gpu")
+    assert environment.environment()["RETUNE_POOL"] == "gpu"
+    monkeypatch.setenv("RETUNE_POOL", "tpu")
+    with pytest.raises(ConfigError, match="RETUNE_POOL=tpu: expected cpu or gpu"):
+        environment.environment()
+
+
 def test_a_login_is_made_once_for_its_owner_alone_and_only_when_wanted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

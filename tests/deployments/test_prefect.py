@@ -74,9 +74,23 @@ def test_a_second_trigger_waits_instead_of_being_lost(name: str) -> None:
     found = deployment(name)
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-    queue = api("GET", "/work_pools/cpu/queues/retrain").raise_for_status().json()
-    assert queue["concurrency_limit"] == 1
-    assert found["work_queue_name"] == "retrain"
+    assert (found["work_pool_name"], found["work_queue_name"]) == ("cpu", "retrain")
+    for pool in ("cpu", "gpu"):
+        queue = api("GET", f"/work_pools/{pool}/queues/retrain").raise_for_status().json()
+        assert queue["concurrency_limit"] == 1
+
+
+def test_another_pool_takes_the_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = deployment("retrain-weekly")
+    monkeypatch.setenv("RETUNE_POOL", "gpu")
+    try:
+        bootstrap()
+        moved = deployment("retrain-weekly")
+        assert (moved["id"], moved["work_pool_name"]) == (before["id"], "gpu")
+    finally:
+        monkeypatch.setenv("RETUNE_POOL", "cpu")
+        bootstrap()
+    assert deployment("retrain-weekly")["work_pool_name"] == "cpu"
 
 
 def test_the_scheduler_makes_runs() -> None:

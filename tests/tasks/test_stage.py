@@ -43,6 +43,15 @@ def test_the_key_follows_digest_and_config_and_nothing_else() -> None:
     assert key(snapshot()).startswith("demo-")
 
 
+def test_its_runs_bear_what_they_are_worth_giving() -> None:
+    from tasks.evaluate.task import generate_answers
+    from tasks.gate.task import gate
+    from tasks.train.task import train
+
+    tags = {s.name: s._task.tags for s in (train, generate_answers, gate)}
+    assert tags == {"train": {"gpu"}, "generate": {"gpu"}, "gate": {"cpu"}}
+
+
 def test_a_contestant_is_its_weights_whatever_its_role() -> None:
     champion, candidate = (
         Contestant(role=role, base_model=BASE, adapter_digest="a")
