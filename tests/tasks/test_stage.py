@@ -46,9 +46,9 @@ def test_the_key_follows_digest_and_config_and_nothing_else() -> None:
 def test_its_runs_bear_what_they_are_worth_giving() -> None:
     from tasks.evaluate.task import generate_answers
     from tasks.gate.task import gate
-    from tasks.train.task import train
+    from tasks.train.task import train_one
 
-    tags = {s.name: s._task.tags for s in (train, generate_answers, gate)}
+    tags = {s.name: s._task.tags for s in (train_one, generate_answers, gate)}
     assert tags == {"train": {"gpu"}, "generate": {"gpu"}, "gate": {"cpu"}}
 
 
