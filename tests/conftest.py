@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deployments import environment
 
 pytest_plugins = ("tests.base_models", "tests.messages_api")
 
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+
+# Machines are shared and noisy: how long an example takes fails no test.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 # Before any test module imports a library that reads its settings when imported.
 os.environ.update(environment.quiet())

@@ -66,7 +66,7 @@ def test_nothing_is_overwritten(
     assert (folder / "cache" / "file").exists()
 
 
-@pytest.mark.parametrize("kind", ["absent", "other", "cut", "outside"])
+@pytest.mark.parametrize("kind", ["absent", "other", "cut", "outside", "link", "device"])
 def test_what_is_no_backup_is_refused_and_leaves_nothing(
     folder: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +85,13 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(
             entry = tarfile.TarInfo("../escaped")
             entry.size = 4
             tar.addfile(entry, io.BytesIO(b"evil"))
+    if kind in ("link", "device"):
+        entry = tarfile.TarInfo("s3")
+        entry.type = tarfile.SYMTYPE if kind == "link" else tarfile.CHRTYPE
+        entry.linkname = ".."
+        with tarfile.open(file, "w") as tar:
+            tar.addfile(tarfile.TarInfo("retune-backup"))
+            tar.addfile(entry)
     assert backup.main(["restore", str(file)]) == 1
     assert str(file) in capsys.readouterr().err
     assert not (folder / "s3").exists()
