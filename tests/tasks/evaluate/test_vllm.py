@@ -268,11 +268,14 @@ def test_the_server_is_given_no_key_but_its_own() -> None:
 
 @pytest.fixture(scope="module")
 def vllm() -> Iterator[str]:
-    """A real vLLM server with the sample's base model."""
+    """A real vLLM server with the sample's base model, in float32, where two engines agree."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = server.command(load_config(Path("deployments/configs/sample.yaml")), port)
+    config = load_config(Path("deployments/configs/sample.yaml"))
+    exact = config.evaluate.decoding.model_copy(update={"dtype": "float32"})
+    evaluate = config.evaluate.model_copy(update={"decoding": exact})
+    command = server.command(config.model_copy(update={"evaluate": evaluate}), port)
     process = subprocess.Popen(command, env=server.variables(os.environ), start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
