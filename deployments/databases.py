@@ -82,8 +82,12 @@ async def _ensure(server: str, name: str) -> None:
             connection = await _connect(server, name)
         except asyncpg.InvalidCatalogNameError:
             connection = await _connect(server, "postgres")
-            await connection.execute(f'CREATE DATABASE "{name}"')
-        await connection.close()
+            try:
+                await connection.execute(f'CREATE DATABASE "{name}"')
+            finally:
+                await connection.close()
+        else:
+            await connection.close()
     except asyncpg.DuplicateDatabaseError:
         return  # another stack made it meanwhile
     except asyncpg.InsufficientPrivilegeError as error:
