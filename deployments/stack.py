@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -210,6 +211,9 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _stop(folder: Path) -> bool:
     stopped = processes.stop(folder)
+    # The worker keeps a run's environment here, secrets too; killed, it leaves it behind.
+    for attempt in (folder / "tmp").glob("prefect-workspace-attempt-*"):
+        shutil.rmtree(attempt, ignore_errors=True)
     # SeaweedFS names its sockets after its ports, ignores TMPDIR, and leaves one behind or all.
     for port in environment.ports():
         for left in Path("/tmp").glob(f"seaweedfs-*-{port.number}.sock"):  # noqa: S108

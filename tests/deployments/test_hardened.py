@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments import credentials, environment, stack
+from deployments import credentials, environment, processes, stack
 from tests import postgresql
 from tests.conftest import free_port
 from tests.flows.conftest import tiny_configs
@@ -102,8 +103,8 @@ def test_a_run_goes_through_and_is_found_in_both(
 
 def test_the_password_stands_in_its_file_alone(hardened: Hardened) -> None:
     """After the run: in no log, no cache, no page, no object and neither database."""
-    database_password = hardened.database.split(":")[2].partition("@")[0]
-    for secret in (hardened.password, database_password):
+    await_put_away(hardened.folder)
+    for secret in (hardened.password, database_password(hardened)):
         for name in ("retune_prefect", "retune_mlflow"):
             assert secret not in dump(hardened.database, name)
         holders = [
@@ -115,12 +116,45 @@ def test_the_password_stands_in_its_file_alone(hardened: Hardened) -> None:
     assert credentials.login_file(hardened.folder).stat().st_mode & 0o777 == 0o600
 
 
+def test_runs_are_not_told_the_password_of_the_database(hardened: Hardened) -> None:
+    """Whatever a run starts inherits the worker's environment; the servers alone need it."""
+    holders = [
+        " ".join(member.cmdline())
+        for member in processes.members(hardened.folder)
+        if database_password(hardened) in " ".join(processes.variables(member).values())
+    ]
+    assert any("prefect server" in holder for holder in holders)
+    assert not [holder for holder in holders if "prefect worker start --pool" in holder]
+
+
+def test_a_killed_worker_leaves_no_password_behind(hardened: Hardened) -> None:
+    """The worker holds a run's environment in a file for the time of the run."""
+    left = hardened.folder / "tmp" / "prefect-workspace-attempt-left" / "workspace.json"
+    left.parent.mkdir()
+    left.write_text(hardened.password)
+    stack.down()
+    assert not left.parent.exists()
+    stack.up()
+
+
 def test_another_login_than_the_running_one_is_refused(
     hardened: Hardened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RETUNE_AUTH")
     assert stack.main(["up"]) == 1
     assert "runs with another RETUNE_AUTH" in capsys.readouterr().err
+
+
+def database_password(hardened: Hardened) -> str:
+    return hardened.database.split(":")[2].partition("@")[0]
+
+
+def await_put_away(folder: Path) -> None:
+    """The worker removes a run's environment some moments after the run has ended."""
+    deadline = time.monotonic() + 60
+    while list((folder / "tmp").glob("prefect-workspace-attempt-*")):
+        assert time.monotonic() < deadline, "the worker left a run's environment behind"
+        time.sleep(0.2)
 
 
 def dump(server: str, database: str) -> str:
