@@ -25,7 +25,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm backup restore test up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm backup restore test test-postgresql up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ test: setup ## lint, then all tests: fast ones, those with the stack, those with
 	$(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
 	@$(MAKE) --no-print-directory $(VLLM)/.installed
 	$(BIN)/pytest -m slow
+
+test-postgresql: setup ## the tests with the stack once more, on PostgreSQL instead of SQLite
+	RETUNE_TEST_POSTGRESQL=1 $(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
 
 up: setup ## start the local stack in the background
 	@$(BIN)/python -m deployments.stack up

@@ -7,12 +7,14 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from deployments import environment
+from tests import postgresql
 
 pytest_plugins = ("tests.base_models", "tests.messages_api")
 
@@ -40,7 +42,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """S3, Prefect, MLflow and a worker on free ports, bootstrapped; the folder that holds all.
 
     Processes and clients find them by the environment, which is set for the rest of the session.
-    Only the prepared base model is shared with the stack of the checkout.
+    Only the prepared base model is shared with the stack of the checkout. With
+    RETUNE_TEST_POSTGRESQL=1, Prefect and MLflow are on a PostgreSQL server of the tests' own.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
@@ -48,16 +51,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     models = environment.models()
     folder = tmp_path_factory.mktemp("stack")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, database_server() as databases:
         for name, value in {
             **free_ports_for_a_stack(),
+            **databases,
             "RETUNE_LOCAL": str(folder),
             "RETUNE_MODELS": str(models),
             "RETUNE_WEBHOOK_CONFIG": str(webhook_config(folder / "webhook.yaml")),
             "RETUNE_WEBHOOK_GENERIC_SECRET": WEBHOOK_SECRET,
         }.items():
             patch.setenv(name, value)
-        for name in ("RETUNE_STORE", "RETUNE_DATA", "RETUNE_AUTH", "RETUNE_POSTGRESQL", "HF_HOME"):
+        others = {"RETUNE_STORE", "RETUNE_DATA", "RETUNE_AUTH", "RETUNE_POSTGRESQL", "HF_HOME"}
+        for name in others - databases.keys():
             patch.delenv(name, raising=False)
         try:
             up()
@@ -72,6 +77,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 yield folder
         finally:
             down()
+
+
+@contextmanager
+def database_server() -> Iterator[dict[str, str]]:
+    """Where a stack has its databases: nothing to say of SQLite, the default."""
+    if os.environ.get("RETUNE_TEST_POSTGRESQL") != "1":
+        yield {}
+        return
+    with postgresql.running(free_port()) as address:
+        yield {"RETUNE_POSTGRESQL": address}
 
 
 def webhook_config(file: Path) -> Path:

@@ -70,6 +70,22 @@ def running(port: int) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def dump(server: str, database: str) -> str:
+    """All of a database as text; the server's address as ``running`` gives it."""
+    at = binaries()
+    assert at is not None
+    address, _, password = server.rpartition("@")[0].rpartition(":")
+    host = server.rpartition("@")[2]
+    done = subprocess.run(
+        [at / "pg_dump", f"{address}@{host}/{database}"],
+        env={**os.environ, "PGPASSWORD": password},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def _await(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline and server.poll() is None:

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from standardwebhooks.webhooks import Webhook
 
 from deployments import environment
 from tests.benchmarks.harness import Result
 from tests.conftest import WEBHOOK_SECRET, free_ports_for_a_stack
+from tests.services import Services, services
 
 CONNECTIONS, RATE_SECONDS = 64, 20.0
 EVENTS, REPEATED, STARTS = 50_000, 0.1, 30
@@ -48,15 +48,15 @@ _REQUEST = (
 
 
 def webhook() -> Result:
-    with tempfile.TemporaryDirectory() as folder, _services(Path(folder)) as services:
-        with services.receiver(min_rows=10**9) as port:
+    with tempfile.TemporaryDirectory() as folder, _services(Path(folder)) as running:
+        with _receiver(running, min_rows=10**9) as port:
             rate = asyncio.run(_rate(port))
             print("rate:", rate, flush=True)
-        with services.receiver(min_rows=20_000) as port:
-            faults = asyncio.run(_through_faults(port, services))
-            faults |= _counted(services)
+        with _receiver(running, min_rows=20_000) as port:
+            faults = asyncio.run(_through_faults(port, running))
+            faults |= _counted()
             print("faults:", faults, flush=True)
-        with services.receiver(min_rows=1) as port:
+        with _receiver(running, min_rows=1) as port:
             starts = _starts(port)
     holds = rate["events_per_second"] >= TARGET and faults["lost"] == faults["doubled"] == 0
     return Result(
@@ -69,80 +69,31 @@ def webhook() -> Result:
     )
 
 
-class _Services:
-    """S3 and Prefect by the commands of the Procfile, to be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        procfile = environment.home() / "infra" / "local" / "Procfile"
-        lines = procfile.read_text(encoding="utf-8").splitlines()
-        self._commands = dict(line.split(": ", 1) for line in lines if ": " in line)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        self._running[name] = subprocess.Popen(
-            ["bash", "-c", self._commands[name]], start_new_session=True, cwd=self.folder
-        )
-
-    def kill(self, name: str) -> None:
-        """As a machine does that is switched off."""
-        process = self._running.pop(name)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
-
-    def wait(self, name: str) -> None:
-        from deployments.health import servers
-
-        check, deadline = servers()[name], time.monotonic() + 120
-        while not check():
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{name} did not answer")
-            time.sleep(0.2)
-
-    @contextmanager
-    def receiver(self, min_rows: int) -> Iterator[int]:
-        config = self.folder / "webhook.yaml"
-        hook = {"min_rows": min_rows, "max_per_second": 1_000_000}
-        config.write_text(json.dumps({"hooks": {"generic": hook}}))
-        processes = []
-        for name in ("webhook", "drain"):
-            command = [sys.executable, "-m", f"deployments.services.{name}", str(config)]
-            with (self.folder / "logs" / f"{name}.log").open("ab") as log:
-                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        try:
-            self.wait("webhook")
-            yield environment.webhook_port()
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-
-    def stop(self) -> None:
-        for name in list(self._running):
-            self.kill(name)
+@contextmanager
+def _receiver(services: Services, min_rows: int) -> Iterator[int]:
+    config = services.folder / "webhook.yaml"
+    hook = {"min_rows": min_rows, "max_per_second": 1_000_000}
+    config.write_text(json.dumps({"hooks": {"generic": hook}}))
+    processes = []
+    for name in ("webhook", "drain"):
+        command = [sys.executable, "-m", f"deployments.services.{name}", str(config)]
+        with (services.folder / "logs" / f"{name}.log").open("ab") as log:
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+    try:
+        services.wait("webhook")
+        yield environment.webhook_port()
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 @contextmanager
-def _services(folder: Path) -> Iterator[_Services]:
+def _services(folder: Path) -> Iterator[Services]:
     os.environ.update(free_ports_for_a_stack())
-    os.environ["RETUNE_LOCAL"] = str(folder)
     os.environ["RETUNE_WEBHOOK_GENERIC_SECRET"] = WEBHOOK_SECRET
-    for name in ("s3", "prefect", "logs", "tmp"):
-        (folder / name).mkdir()
-    environment.apply()
-    from deployments.bootstrap import bootstrap
-
-    services = _Services(folder)
-    try:
-        for name in ("s3", "prefect"):
-            services.start(name)
-            services.wait(name)
-        bootstrap()
-        yield services
-    finally:
-        services.stop()
+    with services(folder, "s3", "prefect") as running:
+        yield running
 
 
 def _event(number: int) -> bytes:
@@ -213,7 +164,7 @@ async def _rate(port: int) -> dict[str, Any]:
     }
 
 
-async def _through_faults(port: int, services: _Services) -> dict[str, Any]:
+async def _through_faults(port: int, services: Services) -> dict[str, Any]:
     unique = round(EVENTS * (1 - REPEATED))
     shuffle = random.Random(0)
     numbers = [*range(unique), *shuffle.sample(range(unique), EVENTS - unique)]
@@ -242,19 +193,18 @@ async def _through_faults(port: int, services: _Services) -> dict[str, Any]:
             await asyncio.sleep(AWAY_SECONDS)
             for name in ("s3", "prefect"):
                 services.start(name)
+                await asyncio.to_thread(services.wait, name)
 
     await asyncio.gather(faults(), *(sender() for _ in range(CONNECTIONS)))
     return {"acknowledged": acknowledged, "tries": tries, "outages": len(FAULTS_AT)}
 
 
-def _counted(services: _Services) -> dict[str, int]:
+def _counted() -> dict[str, int]:
     """What became of the events, when the inbox is empty."""
     from tasks import collected
     from tasks.collect import inbox
     from tasks.objects import open_store
 
-    for name in ("s3", "prefect"):
-        services.wait(name)
     store, deadline = open_store(), time.monotonic() + 300
     while inbox.keys(store, "generic"):
         if time.monotonic() > deadline:

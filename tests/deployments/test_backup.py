@@ -22,7 +22,7 @@ def folder(
 ) -> Path:
     for name, value in {**free_ports(), "RETUNE_LOCAL": str(tmp_path / "local")}.items():
         monkeypatch.setenv(name, value)
-    for name in ("RETUNE_STORE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    for name in ("RETUNE_STORE", "RETUNE_POSTGRESQL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "local"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -97,8 +96,8 @@ def test_a_run_goes_through_and_is_found_in_both(
     assert found["version"] == summary["model"]["version"]
     assert not list(hardened.folder.rglob("prefect.db*")), "Prefect is on SQLite"
     assert not list(hardened.folder.rglob("mlflow.db*")), "MLflow is on SQLite"
-    assert summary["flow_run_id"] in dump(hardened.database, "retune_prefect")
-    assert summary["flow_run_id"] in dump(hardened.database, "retune_mlflow")
+    assert summary["flow_run_id"] in postgresql.dump(hardened.database, "retune_prefect")
+    assert summary["flow_run_id"] in postgresql.dump(hardened.database, "retune_mlflow")
 
 
 def test_the_password_stands_in_its_file_alone(hardened: Hardened) -> None:
@@ -106,7 +105,7 @@ def test_the_password_stands_in_its_file_alone(hardened: Hardened) -> None:
     await_put_away(hardened.folder)
     for secret in (hardened.password, database_password(hardened)):
         for name in ("retune_prefect", "retune_mlflow"):
-            assert secret not in dump(hardened.database, name)
+            assert secret not in postgresql.dump(hardened.database, name)
         holders = [
             str(file.relative_to(hardened.folder))
             for file in hardened.folder.rglob("*")
@@ -155,19 +154,3 @@ def await_put_away(folder: Path) -> None:
     while list((folder / "tmp").glob("prefect-workspace-attempt-*")):
         assert time.monotonic() < deadline, "the worker left a run's environment behind"
         time.sleep(0.2)
-
-
-def dump(server: str, database: str) -> str:
-    """All of a database as text."""
-    at = postgresql.binaries()
-    assert at is not None
-    address, _, password = server.rpartition("@")[0].rpartition(":")
-    host = server.rpartition("@")[2]
-    done = subprocess.run(
-        [at / "pg_dump", f"{address}@{host}/{database}"],
-        env={**os.environ, "PGPASSWORD": password},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout

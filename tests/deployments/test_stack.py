@@ -25,6 +25,7 @@ def apart(
     """A folder and ports of one's own, with nothing running."""
     for name, value in {**free_ports(), "RETUNE_LOCAL": str(tmp_path / "local")}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RETUNE_POSTGRESQL", raising=False)
     return tmp_path / "local"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from flows.retrain import retrain
 from tasks.objects import open_store
+from tests import postgresql
 from tests.conftest import WEBHOOK_SECRET
 from tests.flows.conftest import Tiny
 from tests.messages_api import StubApi, error
@@ -39,6 +40,13 @@ def on_disk(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
+def in_databases() -> Iterator[tuple[str, bytes]]:
+    """On SQLite they are among the files."""
+    if server := os.environ.get("RETUNE_POSTGRESQL"):
+        for name in ("retune_prefect", "retune_mlflow"):
+            yield name, postgresql.dump(server, name).encode()
+
+
 def test_no_secret_stands_in_a_log_an_artifact_a_result_or_a_database(
     tiny: Tiny, stack: Path, api: StubApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +64,7 @@ def test_no_secret_stands_in_a_log_an_artifact_a_result_or_a_database(
     }
     looked = 0
     found = []
-    for place, body in [*in_storage(), *on_disk(stack)]:
+    for place, body in [*in_storage(), *on_disk(stack), *in_databases()]:
         looked += 1
         found += [f"{name} in {place}" for name, secret in secrets.items() if secret in body]
     assert looked > 50
