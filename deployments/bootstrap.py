@@ -3,7 +3,7 @@
 In: the environment of ``deployments/environment.py``, with S3 and Prefect up. Out: the bucket; the
 blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pools
 ``cpu`` and ``gpu``, each with the queue ``retrain``; the deployments of
-``deployments/prefect.yaml``, in the pool that RETUNE_POOL names.
+``deployments/prefect.yaml`` and one for each preset, in the pool that RETUNE_POOL names.
 
     python -m deployments.bootstrap
 
@@ -27,7 +27,7 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments import environment, processes
+from deployments import environment, presets, processes
 from flows.config import SynthesisConfig, load_config, read_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
@@ -121,6 +121,9 @@ def _deploy() -> None:
     for deployment in document["deployments"]:
         if deployment["entrypoint"] in parameters:
             deployment["parameters"] = parameters[deployment["entrypoint"]]
+    chosen = presets.presets(weekly_config())
+    document["deployments"] += _of_presets(document["deployments"], chosen)
+    for deployment in document["deployments"]:
         _keep_switches(deployment)
     complete = environment.local() / "prefect" / "prefect.yaml"
     complete.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -136,6 +139,36 @@ def _deploy() -> None:
     )
     if done.returncode:
         raise ConfigError(f"`prefect deploy` of {source} failed:\n{done.stdout}{done.stderr}")
+    _forget_presets({preset.name for preset in chosen})
+
+
+def _of_presets(
+    deployments: list[dict[str, Any]], chosen: list[presets.Preset]
+) -> list[dict[str, Any]]:
+    """The manual deployment once more for each preset, with what it starts from."""
+    manual = next(found for found in deployments if found["name"] == "retrain-manual")
+    return [
+        {
+            **manual,
+            "name": preset.name,
+            "description": preset.description,
+            "tags": [*manual["tags"], presets.TAG],
+            "parameters": {"config": preset.config.model_dump(mode="json")},
+        }
+        for preset in chosen
+    ]
+
+
+def _forget_presets(names: set[str]) -> None:
+    """A preset whose file is gone would go on in the UI as it was; its runs stay."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["retune", presets.TAG]))
+    with get_client(sync_client=True) as client:
+        for found in client.read_deployments(deployment_filter=tagged):
+            if found.name not in names:
+                client.delete_deployment(found.id)
 
 
 def _keep_switches(deployment: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,12 +86,16 @@ def read_config(path: Path, model: type[C]) -> C:
     Raises MissingFileError when there is no such file, ConfigError with every wrong field, what was
     expected and what came.
     """
-    values = read_sections(path)
+    return validated(read_sections(path), model, str(path))
+
+
+def validated(sections: Mapping[str, Any], model: type[C], where: str) -> C:
+    """The configuration of a flow; raises ConfigError, which says ``where`` they are from."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(sections)
     except ValidationError as error:
         lines = [_describe(detail) for detail in error.errors(include_url=False)]
-        raise ConfigError(f"{path}:\n  " + "\n  ".join(lines)) from error
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from error
 
 
 def _describe(detail: Any) -> str:

@@ -69,6 +69,33 @@ def test_the_weekly_run_is_scheduled_and_the_manual_one_is_not() -> None:
     assert weekly["parameters"]["config"]
 
 
+def test_presets_are_deployments_that_come_and_go_with_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manual, quick = deployment("retrain-manual"), deployment("retrain-quick")
+    assert quick["tags"] == [*manual["tags"], "preset"]
+    assert quick["schedules"] == []
+    assert quick["global_concurrency_limit"]["limit"] == 1
+    assert quick["description"].startswith("A look within minutes")
+    changed = {
+        key
+        for key, value in quick["parameters"]["config"].items()
+        if value != manual["parameters"]["config"][key]
+    }
+    assert changed == {"train", "gate"}
+    monkeypatch.setenv("RETUNE_PRESETS", str(tmp_path))
+    (tmp_path / "ours.yaml").write_text("# Ours.\ntrain: {epochs: 0.25}\n")
+    try:
+        bootstrap()
+        assert deployment("retrain-ours")["parameters"]["config"]["train"]["epochs"] == 0.25
+        assert api("GET", "/deployments/name/retrain/retrain-quick").status_code == 404
+    finally:
+        monkeypatch.delenv("RETUNE_PRESETS")
+        bootstrap()
+    assert api("GET", "/deployments/name/retrain/retrain-ours").status_code == 404
+    assert deployment("retrain-quick")["parameters"] == quick["parameters"]
+
+
 @pytest.mark.parametrize("name", ["retrain-weekly", "retrain-manual"])
 def test_a_second_trigger_waits_instead_of_being_lost(name: str) -> None:
     found = deployment(name)
