@@ -25,7 +25,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget golden calibrate-judge doctor vllm backup restore test test-postgresql up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget rollback golden calibrate-judge doctor vllm backup restore test test-postgresql up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ forget: setup ## find what holds a person [WHO=FILE REASON=TICKET, then APPLY=1,
 	@$(BIN)/python -m deployments.stack up
 	@$(BIN)/python -m deployments.forget "$(WHO)" "$(REASON)" $(if $(MODEL),--model "$(MODEL)") \
 	  $(if $(APPLY),--apply) $(if $(ERASE),--erase)
+
+rollback: setup ## undo a promotion at once [MODEL=NAME REASON="...", TO=version, READMIT=1]
+	@$(BIN)/python -m deployments.rollback "$(MODEL)" "$(REASON)" $(if $(TO),--to $(TO)) \
+	  $(if $(READMIT),--readmit) $(if $(BY),--by "$(BY)")
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint

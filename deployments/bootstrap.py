@@ -2,7 +2,7 @@
 
 In: the environment of ``deployments/environment.py``, with S3 and Prefect up. Out: the bucket; the
 blocks ``aws-credentials/retune`` and ``s3-bucket/retune``, where results are kept; the work pools
-``cpu`` and ``gpu``, each with the queue ``retrain``; the deployments of
+``cpu`` and ``gpu``, with the queues ``retrain`` and ``urgent``; the deployments of
 ``deployments/prefect.yaml`` and one for each preset, in the pool that RETUNE_POOL names.
 
     python -m deployments.bootstrap
@@ -26,12 +26,14 @@ import boto3
 import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel
 
 from deployments import environment, presets, processes
 from flows.config import SynthesisConfig, load_config, read_config
 from tasks.errors import ConfigError, RetuneError, StorageError
 
-_QUEUE = "retrain"
+# The queues of a pool, and how many of their runs are on at a time; None for any number.
+_QUEUES = {"retrain": 1, "urgent": None}
 _BLOCK = "retune"
 _SYNTHESIS = environment.home() / "deployments" / "configs" / "sample-synthesize.yaml"
 # Standard mode waits up to 20 s between attempts: ten bridge a restart of S3.
@@ -90,7 +92,7 @@ def save_blocks() -> None:
 
 
 def _ensure_pools() -> None:
-    """The pools, which a worker may have made meanwhile, and their queues: one run at a time."""
+    """The pools, which a worker may have made meanwhile, and their queues."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -102,22 +104,27 @@ def _ensure_pools() -> None:
             pool = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
             with contextlib.suppress(ObjectAlreadyExists):
                 client.create_work_pool(pool)
-            try:
-                queue = client.read_work_queue_by_name(_QUEUE, work_pool_name=name)
-            except ObjectNotFound:
-                queue = client.create_work_queue(_QUEUE, work_pool_name=name)
-            client.update_work_queue(queue.id, concurrency_limit=1)
+            for queue_name, limit in _QUEUES.items():
+                try:
+                    queue = client.read_work_queue_by_name(queue_name, work_pool_name=name)
+                except ObjectNotFound:
+                    queue = client.create_work_queue(queue_name, work_pool_name=name)
+                client.update_work_queue(queue.id, concurrency_limit=limit)
 
 
 def _deploy() -> None:
     """``prefect deploy`` for the committed file, completed with what only a config file knows."""
     source = environment.home() / "deployments" / "prefect.yaml"
     document = yaml.safe_load(source.read_text(encoding="utf-8"))
-    configs = {
-        "flows.retrain:retrain": load_config(weekly_config()),
+    weekly = load_config(weekly_config())
+    configs: dict[str, BaseModel] = {
+        "flows.retrain:retrain": weekly,
         "flows.synthesize:synthesize": read_config(_SYNTHESIS, SynthesisConfig),
     }
     parameters = {key: {"config": c.model_dump(mode="json")} for key, c in configs.items()}
+    # Who and why is for the person to say.
+    told = weekly.report.notify.model_dump(mode="json")
+    parameters["flows.rollback:rollback"] = {"config": {"name": weekly.name, "notify": told}}
     for deployment in document["deployments"]:
         if deployment["entrypoint"] in parameters:
             deployment["parameters"] = parameters[deployment["entrypoint"]]

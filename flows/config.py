@@ -18,7 +18,7 @@ from tasks.format.config import FormatConfig
 from tasks.gate.config import GateConfig
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.overrides import read_sections
-from tasks.report.config import ReportConfig
+from tasks.report.config import NotifyConfig, ReportConfig
 from tasks.storage import digest_of
 from tasks.synthesize.config import SynthesizeConfig
 from tasks.train.config import TrainConfig
@@ -72,7 +72,29 @@ class SynthesisConfig(_FlowConfig):
     synthesize: SynthesizeConfig = Field(description="How examples are written and chosen")
 
 
+class RollbackConfig(Record):
+    """Which version is to serve again, who says so, and why."""
+
+    name: str = Field(min_length=1, description="The model's name in the registry")
+    to: str | None = Field(
+        None, pattern=r"^[1-9][0-9]*$", description="A version; by default the one before"
+    )
+    by: str = Field(min_length=1, max_length=200, description="Who decides; kept with the model")
+    reason: str = Field(min_length=1, max_length=2000, description="Why; kept with the model")
+    readmit: bool = Field(
+        False, description="Let a version in again that was rolled back before: `to` names it"
+    )
+    notify: NotifyConfig = Field(NotifyConfig(), description="Who is told")
+
+    @model_validator(mode="after")
+    def _readmitted_by_name(self) -> RollbackConfig:
+        if self.readmit and self.to is None:
+            raise ValueError("readmit needs `to`: name the version that is to be let in again")
+        return self
+
+
 C = TypeVar("C", bound=_FlowConfig)
+R = TypeVar("R", bound=Record)
 
 
 def load_config(path: Path) -> RetrainConfig:
@@ -89,7 +111,7 @@ def read_config(path: Path, model: type[C]) -> C:
     return validated(read_sections(path), model, str(path))
 
 
-def validated(sections: Mapping[str, Any], model: type[C], where: str) -> C:
+def validated(sections: Mapping[str, Any], model: type[R], where: str) -> R:
     """The configuration of a flow; raises ConfigError, which says ``where`` they are from."""
     try:
         return model.model_validate(sections)

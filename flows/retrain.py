@@ -27,7 +27,7 @@ from tasks.evidence import RunSummary
 from tasks.format.task import format_dataset
 from tasks.gate.task import gate
 from tasks.ingest.task import find_sources, ingest, lock_golden
-from tasks.registry.task import find_champion, promote
+from tasks.registry.task import find_champion, heed_withdrawals, promote
 from tasks.report.summary import RunRecords
 from tasks.report.task import report
 from tasks.stage import one_at_a_time
@@ -78,7 +78,7 @@ def retrain(config: RetrainConfig, dry_run: bool = False) -> RunSummary:
         )
 
     comparison = compare_answers(reports, config.evaluate)
-    decision = gate(reports, comparison, config.gate)
+    decision = heed_withdrawals(gate(reports, comparison, config.gate), config.name)
 
     records = RunRecords(
         raw=raw,

@@ -50,6 +50,10 @@ class PreemptedError(RetuneError, InterruptedError):
     """The machine is being taken away; a checkpoint was saved, and the next attempt goes on."""
 
 
+class RegistryError(RetuneError, LookupError):
+    """The model registry has no such model or version, or one that may not be promoted."""
+
+
 class StaleDecisionError(RetuneError):
     """The champion changed between the decision and the promotion."""
 

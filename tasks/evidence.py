@@ -185,6 +185,33 @@ def approval_tags(approval: Approval | None) -> dict[str, str]:
     }
 
 
+class Rollback(Record):
+    """A change of the champion by a person's word, or by what watches production.
+
+    ``withdrawn``: the version that was champion and stays out from now on; None where one that had
+    been withdrawn was let in again, and where the champion had changed already.
+    """
+
+    model: str
+    champion: str
+    withdrawn: str | None
+    readmitted: bool = False
+    by: str
+    reason: str
+    date: datetime
+
+    @property
+    def sentence(self) -> str:
+        """What was done, by whom and why."""
+        if self.readmitted:
+            done = f"version {self.champion}, which had been withdrawn, is champion again"
+        elif self.withdrawn:
+            done = f"version {self.champion} is champion again, version {self.withdrawn} stays out"
+        else:
+            done = f"version {self.champion} was champion already"
+        return f"{self.by}: {done}. {self.reason}"
+
+
 class GateDecision(Artifact):
     """The outcome with its reasons; ``decision.json`` holds what the evidence alone says.
 

@@ -32,6 +32,9 @@ class Services:
             ["bash", "-c", self._commands[name]], start_new_session=True, cwd=self.folder
         )
 
+    def process_id(self, name: str) -> int:
+        return self._running[name].pid
+
     def wait(self, name: str) -> None:
         """Until it answers."""
         from deployments.health import servers

@@ -1,9 +1,11 @@
-"""The stages ``find_champion`` and ``promote`` as Prefect sees them: never cached."""
+"""The stages round the model registry as Prefect sees them: never cached."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from tasks.artifacts import Adapter, Lineage, ModelVersion
-from tasks.evidence import GateDecision
+from tasks.evidence import GateDecision, Rollback
 from tasks.stage import stage
 
 
@@ -17,6 +19,16 @@ def find_champion(name: str) -> ModelVersion | None:
     return versions.find(MlflowClient(), name, versions.CHAMPION)
 
 
+@stage("heed_withdrawals", timeout_seconds=300, cached=False)
+def heed_withdrawals(decision: GateDecision, name: str) -> GateDecision:
+    """What was rolled back stays out, whatever its figures say."""
+    from mlflow.tracking import MlflowClient
+
+    from tasks.registry import rollback
+
+    return rollback.heeded(MlflowClient(), decision, name)
+
+
 @stage("promote", timeout_seconds=600, cached=False)
 def promote(adapter: Adapter, decision: GateDecision, lineage: Lineage, name: str) -> ModelVersion:
     """Register the candidate with its lineage, and make it champion."""
@@ -25,3 +37,14 @@ def promote(adapter: Adapter, decision: GateDecision, lineage: Lineage, name: st
     from tasks.registry import versions
 
     return versions.promote(MlflowClient(), name, adapter, decision, lineage)
+
+
+@stage("restore", timeout_seconds=300, cached=False)
+def restore(name: str, to: str | None, by: str, reason: str, readmit: bool) -> Rollback:
+    """Make an earlier version champion, and withdraw the one that was."""
+    from mlflow.tracking import MlflowClient
+
+    from tasks.registry import rollback
+
+    now = datetime.now(UTC)
+    return rollback.roll_back(MlflowClient(), name, to, by, reason, now, readmit=readmit)

@@ -15,6 +15,7 @@ from tasks.evidence import GateDecision, approval_tags
 
 logger = logging.getLogger(__name__)
 CHAMPION, PREVIOUS = "champion", "previous"
+REPLACED = "replaced"  # the version that was champion when this one was promoted
 
 
 def find(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -22,7 +23,7 @@ def find(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     for model in client.search_registered_models(f"name = '{name}'"):
         version = model.aliases.get(alias)
         if version is not None:
-            return _record(client.get_model_version(name, version), alias)
+            return record_of(client.get_model_version(name, version), alias)
     return None
 
 
@@ -45,24 +46,22 @@ def promote(
             f"{_short(decision.baseline_adapter_digest)}, but the champion is now {_short(found)}. "
             "Start the run again; all stages up to the gate are cached."
         )
-    version = _register(client, name, adapter, decision, lineage)
+    replaced = {} if champion is None else {REPLACED: champion.version}
+    version = _register(client, name, adapter, _tags(adapter, decision, lineage) | replaced)
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)
     logger.info("registry: %s version %s is champion", name, version.version)
-    return _record(version, CHAMPION)
+    return record_of(version, CHAMPION)
 
 
-def _register(
-    client: MlflowClient, name: str, adapter: Adapter, decision: GateDecision, lineage: Lineage
-) -> Any:
+def _register(client: MlflowClient, name: str, adapter: Adapter, tags: dict[str, str]) -> Any:
     """The version of this adapter: the one that an interrupted attempt left, or a new one."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-    tags = _tags(adapter, decision, lineage)
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("adapter_digest") == adapter.adapter_digest:
             for key, value in tags.items():
@@ -90,7 +89,8 @@ def _tags(adapter: Adapter, decision: GateDecision, lineage: Lineage) -> dict[st
     return {key: str(value) for key, value in tags.items() if value is not None}
 
 
-def _record(version: Any, alias: str | None) -> ModelVersion:
+def record_of(version: Any, alias: str | None) -> ModelVersion:
+    """What the tags of a version in MLflow say of it."""
     tags = version.tags
     return ModelVersion(
         name=version.name,

@@ -23,7 +23,7 @@ BlockName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
 
 
 Occasion = Literal[
-    "promoted", "blocked", "inconclusive", "no_change", "awaiting_approval", "failed"
+    "promoted", "blocked", "inconclusive", "no_change", "awaiting_approval", "failed", "rolled_back"
 ]
 
 
@@ -37,7 +37,7 @@ class NotifyConfig(Record):
         (), description="Notification blocks by type and name, such as slack-webhook/team."
     )
     on: tuple[Occasion, ...] = Field(
-        ("promoted", "blocked", "inconclusive", "awaiting_approval", "failed"),
+        ("promoted", "blocked", "inconclusive", "awaiting_approval", "failed", "rolled_back"),
         description="What is told.",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tasks.evidence import RunSummary
+from tasks.evidence import Rollback, RunSummary
 from tasks.report.config import Occasion
 
 _HEADS: dict[Occasion, str] = {
@@ -14,6 +14,7 @@ _HEADS: dict[Occasion, str] = {
     "no_change": "nothing changed",
     "awaiting_approval": "waits for a person's approval",
     "failed": "failed",
+    "rolled_back": "rolled back",
 }
 
 
@@ -31,6 +32,12 @@ def notice_of(summary: RunSummary, address: str) -> Notice:
     why = summary.sentence or next(iter(summary.reasons), "")
     subject = f"{summary.name}: {_HEADS[occasion]}"
     return Notice(occasion, subject, f"{why}\n{address}".strip())
+
+
+def notice_of_rollback(done: Rollback, address: str) -> Notice:
+    """What to say of a rollback; ``address`` is that of the version."""
+    body = f"{done.sentence}\n{address}".strip()
+    return Notice("rolled_back", f"{done.model}: {_HEADS['rolled_back']}", body)
 
 
 def _occasion(summary: RunSummary) -> Occasion:

@@ -102,8 +102,16 @@ def to_mlflow(
     if answers and ANSWERS not in known:  # a table of the same name would grow
         client.log_table(run_id, _columns(answers), ANSWERS)
     client.set_terminated(run_id, "FINISHED" if summary.status == "completed" else "FAILED")
-    base = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-    return f"{base}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
+    return f"{_mlflow()}/#/experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
+
+
+def version_address(model: str, version: str) -> str:
+    """Where MLflow's UI shows a version of a model."""
+    return f"{_mlflow()}/#/models/{model}/versions/{version}"
+
+
+def _mlflow() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
 
 
 def _tags(summary: RunSummary) -> list[RunTag]:

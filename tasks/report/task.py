@@ -11,14 +11,14 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.blocks.core import Block
 
-from tasks.evidence import Foreseen, RunSummary
+from tasks.evidence import Foreseen, Rollback, RunSummary
 from tasks.looks import count_looks, wear
 from tasks.objects import Store, open_store
 from tasks.report.answers import ScoredAnswer
 from tasks.report.config import NotifyConfig, ReportConfig
 from tasks.report.html import render_page
 from tasks.report.markdown import markdown
-from tasks.report.notice import Notice, notice_of
+from tasks.report.notice import Notice, notice_of, notice_of_rollback
 from tasks.report.story import Story
 from tasks.report.summary import (
     RunInfo,
@@ -95,6 +95,24 @@ def report_preview(info: RunInfo, calls: Sequence[Foreseen]) -> RunSummary:
     return summary
 
 
+@stage("report_rollback", timeout_seconds=300, cached=False)
+def report_rollback(done: Rollback, flow_run_id: str, notify: NotifyConfig) -> Rollback:
+    """Tell what was done: rollback.json here and in S3, a note in Prefect, a message to people."""
+    from tasks.report import publish
+
+    store, body = open_store(), done.model_dump_json(indent=1)
+    folder = publish.local_runs() / flow_run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rollback.json").write_text(body, encoding="utf-8")
+    store.put_bytes(f"runs/{flow_run_id}/rollback.json", body.encode())
+    address = publish.version_address(done.model, done.champion)
+    told = f"{done.sentence}\n\n[Version {done.champion}]({address})"
+    create_markdown_artifact(told, key=f"rollback-{done.model}".lower())
+    logger.info("rollback: %s", done.sentence)
+    _tell(flow_run_id, notice_of_rollback(done, address), notify, store)
+    return done
+
+
 def report_failure(
     info: RunInfo, reason: str, config_yaml: str, notify: NotifyConfig, *, crashed: bool
 ) -> None:
@@ -125,16 +143,16 @@ def _publish(
     key = f"report-{summary.name}".lower()
     create_markdown_artifact(markdown(summary), key=f"decision-{summary.name}".lower())
     create_link_artifact(address, link_text="The whole report", key=key)
-    _tell(summary, notice_of(summary, address), notify, store)
+    _tell(summary.flow_run_id, notice_of(summary, address), notify, store)
     return summary
 
 
-def _tell(summary: RunSummary, notice: Notice, config: NotifyConfig, store: Store) -> None:
+def _tell(flow_run_id: str, notice: Notice, config: NotifyConfig, store: Store) -> None:
     """Send the notice to each block, once a run; what cannot be sent is told in the log."""
     if notice.occasion not in config.on:
         return
     for name in config.blocks:
-        key = f"runs/{summary.flow_run_id}/notices/{notice.occasion}/{name}"
+        key = f"runs/{flow_run_id}/notices/{notice.occasion}/{name}"
         if store.size(key) is not None:
             continue  # sent before the run was suspended, or tried again
         try:

@@ -43,6 +43,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
     from tests.benchmarks.dedup import dedup, dedup_1m
     from tests.benchmarks.labels import labels
     from tests.benchmarks.mislabelled import mislabelled
+    from tests.benchmarks.orchestration import orchestration
     from tests.benchmarks.pii import pii
     from tests.benchmarks.retrain import memory, overhead, retrain
     from tests.benchmarks.webhook import webhook
@@ -51,6 +52,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "retrain": retrain,
         "overhead": overhead,
         "memory": memory,
+        "orchestration": orchestration,
         "train-cpu": train_cpu,
         "train-gpu": train_gpu,
         "generate": generate,
