@@ -8,6 +8,7 @@ make the same bytes write the same place, and a reader can prove what it read.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -154,9 +155,10 @@ def _fetch_file(store: Store, key: str, folder: Path, file: dict[str, Any]) -> N
 
 
 def _move_into_place(folder: Path, target: Path, files: list[dict[str, Any]]) -> None:
-    if _has_sizes(target, files):  # another process was faster, and may be reading it
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)  # an incomplete copy
-    with contextlib.suppress(OSError):  # lost the race: the other copy is equally good
-        folder.rename(target)
+    # One at a time: what is found incomplete must not be whole, and read, when it is removed.
+    with target.parent.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _has_sizes(target, files):
+            shutil.rmtree(target, ignore_errors=True)
+            folder.rename(target)

@@ -1,13 +1,15 @@
 """Artifacts are addressed by content, whole or absent, and checked on the way back."""
 
 import hashlib
+import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from botocore.config import Config
@@ -182,6 +184,35 @@ def test_racing_commits_and_fetches_leave_one_whole_artifact(
         assert set(pool.map(race, range(8))) == {b"rows" * 200_000}
     assert is_intact(store, committed(store, folder))
     assert not list(Path(store.root).rglob(".*"))
+
+
+def test_a_copy_that_is_being_read_is_not_taken_for_an_incomplete_one(
+    store: LocalStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds no copy makes one, and finds another's in its place meanwhile."""
+    has_sizes, waits = storage._has_sizes, itertools.count(1)
+
+    def slowly(at: Path, files: list[dict[str, Any]]) -> bool:
+        if found := has_sizes(at, files):
+            return found
+        time.sleep(0.01 * next(waits))
+        return False
+
+    monkeypatch.setattr(storage, "_has_sizes", slowly)
+    artifact = committed(store, folder)
+    start = threading.Barrier(4)
+
+    def race(_: int) -> set[bytes]:
+        start.wait()
+        copy = fetch(store, artifact.uri, artifact.digest)
+        reads = set()
+        for _ in range(100):
+            reads.add((copy / "rows.parquet").read_bytes())
+            time.sleep(0.001)
+        return reads
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set.union(*pool.map(race, range(4))) == {(folder / "rows.parquet").read_bytes()}
 
 
 def test_only_the_first_of_racing_writers_gets_an_absent_key(store: LocalStore) -> None:
