@@ -58,11 +58,12 @@ def roll_back(
         )
     moved = target.version != champion.version
     if readmit:
-        _readmit(client, name, target)
-    elif moved:
-        _withdraw(client, name, champion, by, reason, now)
-    client.set_registered_model_alias(name, CHAMPION, target.version)
-    _set_previous(client, name, target, champion.version if readmit and moved else None)
+        _readmit(client, name, target, champion if moved else None)
+    else:
+        if moved:
+            _withdraw(client, name, champion, by, reason, now)
+        client.set_registered_model_alias(name, CHAMPION, target.version)
+        _set_previous(client, name, target)
     logger.info("registry: %s version %s is champion again", name, target.version)
     return Rollback(
         model=name,
@@ -124,7 +125,13 @@ def _withdraw(
         client.set_model_version_tag(name, version.version, key, value)
 
 
-def _readmit(client: MlflowClient, name: str, version: ModelVersion) -> None:
+def _readmit(
+    client: MlflowClient, name: str, version: ModelVersion, champion: ModelVersion | None
+) -> None:
+    if champion is not None:
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+    # The mark last, and of the mark the date first: stopped before, a repeat would be refused.
     tags = client.get_model_version(name, version.version).tags
     for key in (_DATE, _BY, _REASON):
         if key in tags:
@@ -142,10 +149,9 @@ def _mark(tags: Any) -> str | None:
     return f"{tags.get(_BY)}, {tags[_DATE][:10]}: {tags.get(_REASON)}"
 
 
-def _set_previous(client: MlflowClient, name: str, target: ModelVersion, other: str | None) -> None:
-    """What a further rollback goes to: ``other``, or what was champion before ``target``."""
-    tags = client.get_model_version(name, target.version).tags
-    before = other or tags.get(REPLACED)
+def _set_previous(client: MlflowClient, name: str, target: ModelVersion) -> None:
+    """What a further rollback goes to: what was champion before ``target``, unless withdrawn."""
+    before = client.get_model_version(name, target.version).tags.get(REPLACED)
     if before and _mark(client.get_model_version(name, before).tags) is None:
         client.set_registered_model_alias(name, PREVIOUS, before)
     elif find(client, name, PREVIOUS) is not None:

@@ -65,7 +65,7 @@ def config_of(folder: Path, model: Path, name: str, epochs: int = 40) -> Retrain
 def test_a_server_killed_in_training_is_waited_for(
     servers: Services, server: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    config = config_of(tmp_path, tiny_model, f"lost-{server}")
+    config = config_of(tmp_path, tiny_model, f"lost-{server}", epochs=20)
     run = submit(config)
     wait_for(run.id, lambda _: task_state(run.id, "train") == "Running", 180)
     servers.kill(server)

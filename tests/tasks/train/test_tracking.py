@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from deployments import environment
 from tasks.train.tracking import Tracker, flatten
-from tests.flows.proxy import Proxy
+from tests.proxy import Proxy
 
 pytestmark = pytest.mark.integration
 
