@@ -77,7 +77,7 @@ for line in sys.stdin:
     print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 # Looked at anew in each run.
-ANEW = {"find_sources", "find_champion", "promote", "report"}
+ANEW = {"find_sources", "find_champion", "heed_withdrawals", "promote", "report"}
 STAGES = ["ingest", "lock_golden", "clean", "format", "train", "generate", "evaluate", "gate"]
 
 
