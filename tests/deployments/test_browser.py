@@ -33,7 +33,7 @@ NAME = "The model's name in the registry: lower case, digits and dashes"
 EPOCHS = "Passes over the training rows"
 LEARNING_RATE = "Peak learning rate"
 # Pages and runs may take this long on a machine that is busy with other things.
-PAGE_MS = 120_000
+PAGE_MS = 300_000
 RUN_MS = 600_000
 
 
