@@ -28,6 +28,7 @@ from tasks.report.summary import (
     summarise_failure,
 )
 from tasks.report.training_log import training_facts
+from tasks.report.wording import headline
 from tasks.stage import stage
 
 logger = logging.getLogger(__name__)
@@ -140,9 +141,13 @@ def _publish(
     publish.to_folder(summary, page)
     publish.to_store(store, summary, page)
     address = publish.to_mlflow(MlflowClient(), summary, folder, answers)
-    key = f"report-{summary.name}".lower()
-    create_markdown_artifact(markdown(summary), key=f"decision-{summary.name}".lower())
-    create_link_artifact(address, link_text="The whole report", key=key)
+    key, word = f"report-{summary.name}".lower(), headline(summary).word.capitalize()
+    create_markdown_artifact(
+        markdown(summary), key=f"decision-{summary.name}".lower(), description=f"{word}, and why"
+    )
+    create_link_artifact(
+        address, link_text="The whole report", key=key, description="One page, kept in MLflow"
+    )
     _tell(summary.flow_run_id, notice_of(summary, address), notify, store)
     return summary
 
