@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 VLLM := .venv-vllm
+LABEL_STUDIO := .venv-label-studio
 PIP := $(BIN)/pip --disable-pip-version-check
 
 # The one place where everything that calls home is told not to.
@@ -25,7 +26,8 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget rollback golden calibrate-judge doctor vllm backup restore test test-postgresql up down status bench lint lock clean
+.PHONY: help setup run replay synthesize forget rollback golden calibrate-judge doctor vllm backup restore \
+  test test-postgresql test-label-studio up down status bench lint lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,13 +59,16 @@ rollback: setup ## undo a promotion at once [MODEL=NAME REASON="...", TO=version
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST_ON_ALL_CORES) --dist worksteal -m "not integration and not slow"
+	$(PYTEST_ON_ALL_CORES) --dist worksteal -m "not integration and not slow and not label_studio"
 	$(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
 	@$(MAKE) --no-print-directory $(VLLM)/.installed
 	$(BIN)/pytest -m slow
 
 test-postgresql: setup ## the tests with the stack once more, on PostgreSQL instead of SQLite
 	RETUNE_TEST_POSTGRESQL=1 $(PYTEST_ON_ALL_CORES) --dist loadfile -m "integration and not slow"
+
+test-label-studio: setup $(LABEL_STUDIO)/.installed ## test webhooks with a real Label Studio server
+	$(BIN)/pytest -m label_studio
 
 up: setup ## start the local stack in the background
 	@$(BIN)/python -m deployments.stack up
@@ -135,6 +140,13 @@ $(VLLM)/.installed: infra/vllm/requirements.txt requirements-torch.txt | $(BIN)/
 	$(VLLM)/bin/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
 	@touch $@
 
+# Another one: Label Studio is a server of somebody's own, and its pins are no business of the pipeline.
+$(LABEL_STUDIO)/.installed: infra/label-studio/requirements.txt | $(BIN)/python
+	rm -rf $(LABEL_STUDIO)
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r $<
+	@touch $@
+
 # uv only writes the lock: it does not find a CPU wheel of torch that pip was given, so that torch
 # and what its CUDA build would bring are taken out again. hatchling and editables build the package.
 # UPGRADE=--upgrade lifts the versions.
@@ -149,9 +161,14 @@ lock: ## write requirements.txt anew from pyproject.toml [UPGRADE=--upgrade]
 	  /^#/ { next } /^[a-z]/ { drop = /^(torch|triton|nvidia-|cuda-)/ } !drop' \
 	  requirements.txt > requirements.txt.new
 	mv requirements.txt.new requirements.txt
+	$(VENV).lock/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file infra/label-studio/requirements.txt \
+	  infra/label-studio/requirements.in >/dev/null
+	sed -i '1i # Written by `make lock` from requirements.in: Label Studio, for `make test-label-studio`.' \
+	  infra/label-studio/requirements.txt
 	rm -rf $(VENV).lock
 
 clean: down ## stop the stack and remove everything that was made
-	rm -rf $(VENV) $(VENV).lock $(VLLM) .local dist build *.egg-info .coverage
+	rm -rf $(VENV) $(VENV).lock $(VLLM) $(LABEL_STUDIO) .local dist build *.egg-info .coverage
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,13 @@ from tasks.storage import digest_of
 # Later than whatever a tool writes: what was taken back does not come again.
 LAST = "~"
 UNKNOWN = ""  # the id of a row that an event does not name: it is found by its part
+# What an event must hold to say what it changes.
+_LABEL_STUDIO = {
+    "ANNOTATION_CREATED": ("annotation", "task"),
+    "ANNOTATION_UPDATED": ("annotation", "task"),
+    "ANNOTATIONS_DELETED": ("annotations",),
+    "TASKS_DELETED": ("tasks", "project"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,13 @@ class Change:
 
     ``parts`` names the row's list that the part belongs to, None for a row that comes whole;
     ``part`` is None where it was taken back. ``at`` is when the tool made the change, as it writes
-    it: of two changes of a part the later stands, in whatever order they come.
+    it: of two changes of a part the later stands, in whatever order they come. None where the tool
+    does not say when: the change follows all that is known of the part, and was made when it was
+    told.
     """
 
     row_id: str
-    at: str
+    at: str | None
     row: Mapping[str, Any] = field(default_factory=dict)
     parts: str | None = None
     part_id: str = ""
@@ -73,23 +82,24 @@ def without_secrets(hook: Hook, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label_studio(body: Mapping[str, Any]) -> Said:
+    """What is deleted is not so for good: on SQLite its id may be given to another one."""
     action = _text(body, "action")
+    missing = [name for name in _LABEL_STUDIO.get(action, ()) if name not in body]
+    if missing:
+        told = f"{action} without its {missing[0]}"
+        return Unresolved(f"{told} (is the webhook's payload switched on?)")
     if action in {"ANNOTATION_CREATED", "ANNOTATION_UPDATED"}:
-        if "annotation" not in body or "task" not in body:
-            return Unresolved(f"{action} without its annotation: switch on the webhook's payload")
         return [_annotation(body)]
     if action == "ANNOTATIONS_DELETED":
         given = _objects(body, "annotations")
         return [
-            Change(UNKNOWN, LAST, parts="annotations", part_id=_id(annotation))
+            Change(UNKNOWN, None, parts="annotations", part_id=_id(annotation))
             for annotation in given
         ]
     if action == "TASKS_DELETED":
-        project = _object(body, "project") if "project" in body else {}
-        return [
-            Change(f"{project.get('id', '')}/{_id(task)}", LAST, gone=True)
-            for task in _objects(body, "tasks")
-        ]
+        project = _id(_object(body, "project"))
+        given = _objects(body, "tasks")
+        return [Change(f"{project}/{_id(task)}", None, gone=True) for task in given]
     if action in {"ANNOTATIONS_CREATED", "TASKS_CREATED"}:
         return Unresolved(f"{action} names tasks alone")
     return None

@@ -37,8 +37,12 @@ class Rows:
         known = self.rows.get(row_id)
         version = _WHOLE if change.parts is None else change.part_id
         latest = self._latest(known, version)
-        if change.at <= latest and (change.at or latest == LAST):
+        if change.at is not None and change.at <= latest and (change.at or latest == LAST):
             return False
+        at = change.at
+        if at is None:  # by this clock, which may be behind the tool's
+            told = known.versions.values() if known is not None and change.gone else ()
+            at = max(received, latest, *told)
         before = known.row if known is not None else {}
         row = {} if row_id == UNKNOWN else _changed(before, change)
         is_news = row != before
@@ -47,7 +51,7 @@ class Rows:
             id=row_id,
             changed=self._number if is_news or known is None else known.changed,
             received=known.received if known is not None and (waits or not is_news) else received,
-            versions={**(known.versions if known is not None else {}), version: change.at},
+            versions={**(known.versions if known is not None else {}), version: at},
             row=row,
         )
         self.changed.add(row_id)

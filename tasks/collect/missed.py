@@ -26,10 +26,13 @@ def missed(
     Raises:
         MalformedError: a task is none of Label Studio's.
     """
+    exported = set()
     for task in tasks:
         if not isinstance(task, Mapping) or not isinstance(task.get("annotations"), list):
             raise MalformedError("expected the tasks of an export, each with its annotations")
-        known = rows.get(f"{project}/{task.get('id')}")
+        row_id = f"{project}/{task.get('id')}"
+        exported.add(row_id)
+        known = rows.get(row_id)
         versions = known.versions if known is not None else {}
         for annotation in task["annotations"]:
             body = _event("ANNOTATION_UPDATED", project, task=task, annotation=annotation)
@@ -37,10 +40,20 @@ def missed(
             if change.part_id not in versions or change.at > versions[change.part_id]:
                 yield Event.of(body, now)
         there = {str(annotation.get("id")) for annotation in task["annotations"]}
-        held = known.row.get("annotations", ()) if known is not None else ()
-        gone = [{"id": a["id"]} for a in held if str(a.get("id")) not in there]
-        if gone:
-            yield Event.of(_event("ANNOTATIONS_DELETED", project, annotations=gone), now)
+        yield from _deleted(project, known, there, now)
+    # A task that was deleted, or has no annotation left, is not exported.
+    for row_id, known in rows.items():
+        if row_id.startswith(f"{project}/") and row_id not in exported:
+            yield from _deleted(project, known, set(), now)
+
+
+def _deleted(
+    project: int, known: CollectedRow | None, there: set[str], now: datetime
+) -> Iterator[Event]:
+    held = known.row.get("annotations", ()) if known is not None else ()
+    gone = [{"id": a["id"]} for a in held if str(a.get("id")) not in there]
+    if gone:
+        yield Event.of(_event("ANNOTATIONS_DELETED", project, annotations=gone), now)
 
 
 def _event(action: str, project: int, **fields: Any) -> dict[str, Any]:

@@ -110,6 +110,23 @@ def test_what_was_deleted_meanwhile_is_taken_back(store: LocalStore) -> None:
     assert collected.newest_number(store, "label-studio") == number
 
 
+def test_the_last_annotation_of_a_task_is_missed_too(store: LocalStore) -> None:
+    """Label Studio leaves a task that nobody annotated out of its export, like one that is gone."""
+    studio = Studio(task(1, annotation(11, "one")), task(2, annotation(21, "two")))
+    behind = drainer(store, studio)
+    behind.drain_once()
+    other = {"action": "ANNOTATION_CREATED", "project": {"id": 2}, "task": task(3)}
+    body = {**other, "annotation": annotation(31, "another project's")}
+    inbox.write(store, "label-studio", [Event.of(body, datetime.now(UTC))])
+    studio.tasks, studio.now = [task(2, annotation(21, "two"))], 3600.0
+    behind.drain_once()
+    assert said(store) == {"1/1": [], "1/2": ["two"], "2/3": ["another project's"]}
+    studio.now = 7200.0
+    number = collected.newest_number(store, "label-studio")
+    behind.drain_once()
+    assert collected.newest_number(store, "label-studio") == number
+
+
 def test_an_event_of_ids_alone_is_asked_about_at_once_and_until_it_is_answered(
     store: LocalStore,
 ) -> None:

@@ -207,6 +207,59 @@ def test_a_deleted_task_does_not_come_again() -> None:
     assert ready(rows.rows.values()) == []
 
 
+def test_a_task_in_the_place_of_a_deleted_one_is_a_new_one(store: LocalStore) -> None:
+    """On SQLite Label Studio gives the ids of the newest tasks, once deleted, to the next ones."""
+    tell(store, 0, "ANNOTATION_CREATED", task=TASK, annotation=annotation(21, 0))
+    tell(store, 1, "TASKS_DELETED", tasks=[{"id": 7}])
+    assert annotations(store) == []
+    tell(store, 2, "ANNOTATION_UPDATED", task=TASK, annotation=annotation(21, 0))  # came late
+    assert annotations(store) == []
+    tell(store, 3, "ANNOTATION_CREATED", task=TASK, annotation=annotation(22, 3))
+    assert annotations(store) == [22]
+
+
+def test_a_task_deleted_before_it_was_annotated_bars_no_other(store: LocalStore) -> None:
+    tell(store, 1, "TASKS_DELETED", tasks=[{"id": 7}])
+    tell(store, 3, "ANNOTATION_CREATED", task=TASK, annotation=annotation(21, 3))
+    assert annotations(store) == [21]
+
+
+@pytest.mark.parametrize(
+    ("action", "named"),
+    [
+        ("ANNOTATIONS_DELETED", {"annotations": [{"id": 21}]}),
+        ("TASKS_DELETED", {"tasks": [{"id": 7}]}),
+    ],
+)
+def test_what_is_deleted_goes_though_the_tools_clock_is_ahead(
+    store: LocalStore, action: str, named: dict[str, Any]
+) -> None:
+    made = annotation(21, 5)
+    tell(store, 0, "ANNOTATION_CREATED", task=TASK, annotation=made)
+    tell(store, 1, action, **named)
+    tell(store, 2, "ANNOTATION_CREATED", task=TASK, annotation=made)  # came again
+    assert annotations(store) == []
+
+
+TASK = {"id": 7, "data": {"text": "where is it"}}
+
+
+def annotation(number: int, days: int) -> dict[str, Any]:
+    return {"id": number, "result": [], "updated_at": f"{at(days):%Y-%m-%dT%H:%M:%S.%fZ}"}
+
+
+def tell(store: LocalStore, days: int, action: str, **fields: Any) -> None:
+    body = {"action": action, "project": {"id": 3}, **fields}
+    inbox.write(store, "label-studio", [Event.of(body, at(days))])
+    drain(store, "label-studio")
+
+
+def annotations(store: LocalStore) -> list[int]:
+    number = collected.newest_number(store, "label-studio")
+    rows = ready(collected.load(store, "label-studio", number).rows.values())
+    return [part["id"] for row in rows for part in row.row["annotations"]]
+
+
 DELETED_A = Change(UNKNOWN, "~", parts="annotations", part_id="a")
 
 
