@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import psutil
 MARK = "RETUNE_STACK"
 # Honcho kills what ignores its request to end after 5 s; it needs that time and a little more.
 _GRACE_SECONDS = 15
+_POLL_SECONDS = 0.005
 
 
 def pid_file(folder: Path) -> Path:
@@ -30,6 +33,16 @@ def supervisor(folder: Path) -> psutil.Process | None:
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
     return process if _is_ours(process, folder) and is_running(process) else None
+
+
+def await_mark(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until a process just started with the mark is known by it, or has ended.
+
+    Linux starts a program in steps, and ``Popen`` returns before the last of them: for an instant
+    the new process has no environment that could be read, and would pass for a stranger.
+    """
+    while process.poll() is None and not _is_ours(psutil.Process(process.pid), folder):
+        time.sleep(_POLL_SECONDS)
 
 
 def members(folder: Path) -> list[psutil.Process]:

@@ -112,6 +112,7 @@ def _start(folder: Path) -> None:
     for log in (folder / "logs").glob("*.log"):
         log.replace(log.with_suffix(".log.old"))
     supervisor = _spawn(folder)
+    processes.await_mark(supervisor, folder)
     processes.pid_file(folder).write_text(str(supervisor.pid), encoding="utf-8")
     _await(folder, health.servers())
 
@@ -154,11 +155,13 @@ def _await(folder: Path, checks: dict[str, health.Check]) -> None:
             print(f"  {name:8} ready after {time.monotonic() - started:4.1f} s", flush=True)
         if not pending:
             return
+        ended: tuple[str, int | None] | None = _first_ended(folder)
+        if ended is None and processes.supervisor(folder) is None:
+            ended = ("honcho", None)
         late = time.monotonic() - started > _TIMEOUT_SECONDS
-        if late or processes.supervisor(folder) is None or _first_ended(folder):
-            service = _first_ended(folder) or (next(iter(pending)), None)
+        if late or ended:
             _stop(folder)
-            raise StackError(_story(folder, *service))
+            raise StackError(_story(folder, ended, late=next(iter(pending))))
         time.sleep(0.2)
 
 
@@ -177,10 +180,13 @@ def _bootstrap(folder: Path) -> None:
         )
 
 
-def _story(folder: Path, service: str, code: int | None) -> str:
+def _story(folder: Path, ended: tuple[str, int | None] | None, *, late: str) -> str:
+    """What ended the start: the service that ``ended`` (with its code, if known), or a late one."""
+    service, code = ended or (late, None)
     log = folder / "logs" / f"{service}.log"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    what = f"ended with code {code}" if code is not None else "did not answer in time"
+    what = "ended" if ended else f"did not answer within {_TIMEOUT_SECONDS} s"
+    what += f" with code {code}" if code is not None else ""
     shown = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    (empty)"
     return (
         f"The stack did not start: {service} {what}. The last lines of {log}:\n{shown}\n"

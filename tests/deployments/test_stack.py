@@ -74,9 +74,38 @@ def test_a_stranger_with_our_old_process_id_is_left_alone(apart: Path) -> None:
 
 def test_what_bears_our_mark_is_stopped_without_a_pid_file(apart: Path) -> None:
     ours = subprocess.Popen(["sleep", "60"], env={**os.environ, processes.MARK: str(apart)})
+    processes.await_mark(ours, apart)
     assert [p.pid for p in processes.members(apart)] == [ours.pid]
     assert processes.stop(apart)
     assert not psutil.pid_exists(ours.pid)
+
+
+def test_a_process_just_started_is_known_by_its_mark(apart: Path) -> None:
+    for _ in range(300):  # without waiting, one in ten was taken for a stranger
+        with subprocess.Popen(
+            ["sleep", "60"], env={**os.environ, processes.MARK: str(apart)}
+        ) as ours:
+            processes.await_mark(ours, apart)
+            processes.pid_file(apart).parent.mkdir(exist_ok=True)
+            processes.pid_file(apart).write_text(str(ours.pid))
+            assert processes.supervisor(apart) is not None
+            ours.kill()
+
+
+def test_a_start_that_ends_at_once_is_not_waited_for(apart: Path) -> None:
+    with subprocess.Popen(["true"]) as stranger:
+        processes.await_mark(stranger, apart)
+        assert stranger.wait() == 0
+
+
+def test_a_supervisor_that_ends_is_named(
+    apart: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "home", lambda: apart.parent)  # where no Procfile is
+    assert main(["up"]) == 1
+    message = capsys.readouterr().err
+    assert "honcho ended" in message
+    assert "Procfile" in message
 
 
 def test_down_is_idempotent(apart: Path, capsys: pytest.CaptureFixture[str]) -> None:
