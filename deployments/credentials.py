@@ -16,6 +16,7 @@ from tasks.errors import ConfigError, StorageError
 
 USER = "retune"
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_GATEWAY = "RETUNE_GATEWAY_SECRET"
 _LOGIN = ("RETUNE_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
 
 
@@ -66,6 +67,14 @@ def login_file(folder: Path) -> Path:
     return folder / "login.env"
 
 
+def gateway_secret(folder: Path) -> str:
+    """By which gateways know the requests that they answered: RETUNE_GATEWAY_SECRET, or one made
+    once. All replicas of a gateway need the same.
+    """
+    given = os.environ.get(_GATEWAY)
+    return given or _kept(folder / "gateway.env", (_GATEWAY,), _new_gateway)[_GATEWAY]
+
+
 def _keys_file(folder: Path) -> Path:
     return folder / "credentials.env"
 
@@ -76,6 +85,10 @@ def _kept_login(folder: Path) -> dict[str, str]:
 
 def _new_keys() -> dict[str, str]:
     return dict(zip(_KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
+
+
+def _new_gateway() -> dict[str, str]:
+    return {_GATEWAY: secrets.token_hex(32)}
 
 
 def _new_login() -> dict[str, str]:

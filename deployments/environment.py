@@ -80,6 +80,10 @@ def vllm_port() -> int:
     return _port("RETUNE_VLLM_PORT", 8100)
 
 
+def gateway_port() -> int:
+    return _port("RETUNE_GATEWAY_PORT", 8080)
+
+
 def ports() -> list[Port]:
     """Every port that the stack opens, the derived ones of SeaweedFS too."""
     first, variable = s3_port(), "RETUNE_S3_PORT"

@@ -9,7 +9,6 @@ tries again. Another process empties the inbox and starts runs (``drain.py``).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -38,6 +37,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from deployments import environment
+from deployments.services.bodies import TooLargeError, read_body
 from deployments.services.commit import Committer
 from deployments.services.signatures import is_genuine, secrets_of
 from tasks.collect import inbox
@@ -56,10 +56,6 @@ _BODY_SECONDS = 15.0
 # What is left of a body that is too large or too slow is not read.
 _CLOSE = {"connection": "close"}
 _HEADERS = {408: _CLOSE, 413: _CLOSE, 429: {"retry-after": "1"}, 503: {"retry-after": "1"}}
-
-
-class _TooLargeError(Exception):
-    pass
 
 
 class _Answer(NamedTuple):
@@ -135,9 +131,8 @@ class Receiver:
         if kind != "application/json":
             return _Answer(415, "not json", "expected application/json")
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                raw = await _body(request, source.config.max_body_bytes)
-        except _TooLargeError:
+            raw = await read_body(request, source.config.max_body_bytes, _BODY_SECONDS)
+        except TooLargeError:
             most = source.config.max_body_bytes
             return _Answer(413, "too large", f"expected at most {most:,} bytes")
         except TimeoutError:
@@ -209,20 +204,6 @@ def _event(hook: Hook, body: Any) -> Event | None:
     event = Event.of(without_secrets(hook, body), datetime.now(UTC))
     event.model_dump_json()  # half a character can be read, and not be written
     return event
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The body, unless it is longer: what its header says is not waited for, nor believed."""
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise _TooLargeError
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise _TooLargeError
-        parts.append(part)
-    return b"".join(parts)
 
 
 def prefect_is_up(environ: Mapping[str, str] = os.environ) -> bool:
