@@ -26,7 +26,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget rollback golden calibrate-judge doctor vllm backup restore \
+.PHONY: help setup run replay synthesize forget rollback gateway-key golden calibrate-judge doctor vllm backup restore \
   test test-postgresql test-label-studio up down status bench lint lock clean
 
 help: ## list these targets
@@ -56,6 +56,9 @@ forget: setup ## find what holds a person [WHO=FILE REASON=TICKET, then APPLY=1,
 rollback: setup ## undo a promotion at once [MODEL=NAME REASON="...", TO=version, READMIT=1]
 	@$(BIN)/python -m deployments.rollback "$(MODEL)" "$(REASON)" $(if $(TO),--to $(TO)) \
 	  $(if $(READMIT),--readmit) $(if $(BY),--by "$(BY)")
+
+gateway-key: setup ## make an API key for the gateway [FILE=keys NAME=... EXPIRES=2026-12-31]
+	@$(BIN)/python -m deployments.gateway_key "$(FILE)" "$(NAME)" $(EXPIRES)
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint

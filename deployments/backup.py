@@ -20,7 +20,7 @@ import httpx
 from deployments import credentials, databases, environment, processes, stack
 from tasks.errors import ConfigError, DataError, MissingFileError, RetuneError, StorageError
 
-_PARTS = ("s3", "prefect", "mlflow", "runs", "credentials.env", "login.env")
+_PARTS = ("s3", "prefect", "mlflow", "runs", "credentials.env", "login.env", "gateway.env")
 _MARK = "retune-backup"  # the first entry, by which a backup is known
 _UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 

@@ -22,6 +22,7 @@ POOLS = ("cpu", "gpu")
 _HIGHEST_PORT = 65535
 # SeaweedFS opens a gRPC port beside each of its ports, this far above it.
 _GRPC = 10_000
+_GIVEN_PATHS = ("RETUNE_DATA", "RETUNE_WEBHOOK_CONFIG", "RETUNE_GATEWAY_CONFIG")
 _S3_PARTS = ("S3", "S3's master", "S3's volumes", "S3's filer", "S3's admin")
 
 
@@ -95,7 +96,8 @@ def ports() -> list[Port]:
     prefect = Port("Prefect", "RETUNE_PREFECT_PORT", prefect_port())
     mlflow = Port("MLflow", "RETUNE_MLFLOW_PORT", mlflow_port())
     webhook = Port("the webhook receiver", "RETUNE_WEBHOOK_PORT", webhook_port())
-    return _distinct([*s3, *grpc, prefect, mlflow, webhook])
+    gateway = Port("the gateway", "RETUNE_GATEWAY_PORT", gateway_port())
+    return _distinct([*s3, *grpc, prefect, mlflow, webhook, gateway])
 
 
 def addresses() -> dict[str, str]:
@@ -104,6 +106,7 @@ def addresses() -> dict[str, str]:
         "Prefect": f"http://{LOOPBACK}:{prefect_port()}",
         "MLflow": f"http://{LOOPBACK}:{mlflow_port()}",
         "Webhook": f"http://{LOOPBACK}:{webhook_port()}",
+        "Gateway": f"http://{LOOPBACK}:{gateway_port()}",
         "S3": f"http://{LOOPBACK}:{s3_port()}",
     }
 
@@ -173,13 +176,11 @@ def _services() -> dict[str, str]:
 
 def _folders(folder: Path) -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
-    data, webhook = os.environ.get("RETUNE_DATA"), os.environ.get("RETUNE_WEBHOOK_CONFIG")
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     return {
         "RETUNE_HOME": str(home()),
         # Empty and not absent, so that a run without it does not inherit that of the stack's start.
-        "RETUNE_DATA": str(Path(data).absolute()) if data else "",
-        "RETUNE_WEBHOOK_CONFIG": str(Path(webhook).absolute()) if webhook else "",
+        **{name: _absolute(os.environ.get(name)) for name in _GIVEN_PATHS},
         "RETUNE_LOCAL": str(folder),
         "RETUNE_MODELS": str(models()),
         "RETUNE_BUCKET": bucket(),
@@ -209,6 +210,10 @@ def quiet() -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _absolute(path: str | None) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def _port(variable: str, default: int) -> int:

@@ -27,6 +27,7 @@ def servers() -> dict[str, Check]:
         "prefect": f"{at['Prefect']}/api/health",
         "mlflow": f"{at['MLflow']}/health",
         "webhook": f"{at['Webhook']}/healthz",
+        "gateway": f"{at['Gateway']}/healthz",
     }
     return {name: partial(_answers, url) for name, url in pages.items()}
 

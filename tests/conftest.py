@@ -105,13 +105,14 @@ def free_ports_for_a_stack() -> dict[str, str]:
     for _ in range(100):
         # All below the range that Linux takes the ports of outgoing connections from (32768 on).
         first = random.randrange(11_000, 22_500, 10)
-        wanted = [first + offset for offset in range(8)]
+        wanted = [first + offset for offset in range(9)]
         if all(map(_is_free, [*wanted, *(port + 10_000 for port in wanted)])):
             return {
                 "RETUNE_S3_PORT": str(first),
                 "RETUNE_PREFECT_PORT": str(first + 5),
                 "RETUNE_MLFLOW_PORT": str(first + 6),
                 "RETUNE_WEBHOOK_PORT": str(first + 7),
+                "RETUNE_GATEWAY_PORT": str(first + 8),
             }
     raise RuntimeError("No free ports for a stack.")
 

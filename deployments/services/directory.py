@@ -24,6 +24,7 @@ class Directory:
         self._registry, self._fleet, self._file, self._keys = registry, fleet, file, keys
         self.routes: Routes = kept(file)
         self.asked_at = 0.0  # monotonic, of the registry's last answer
+        self._is_away = False
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -65,10 +66,13 @@ class Directory:
             # MLflow's client raises many classes: what may pass is waited for, the rest is told.
             if not is_transient(error):
                 logger.exception("the registry cannot be read")
-            else:
+            elif not self._is_away:
                 logger.warning("the registry is away: %s", str(error).splitlines()[0][:200])
+            self._is_away = True
             return
-        self.asked_at = time.monotonic()
+        if self._is_away:
+            logger.info("the registry answers")
+        self._is_away, self.asked_at = False, time.monotonic()
         if found != self.routes:
             for name, route in found.items():
                 if route != self.routes.get(name):

@@ -14,6 +14,7 @@ OWN = (
     "RETUNE_PREFECT_PORT",
     "RETUNE_MLFLOW_PORT",
     "RETUNE_WEBHOOK_PORT",
+    "RETUNE_GATEWAY_PORT",
     "RETUNE_STORE",
     "RETUNE_MODELS",
 )
@@ -32,6 +33,7 @@ def test_default_ports_are_those_of_the_contract() -> None:
         "Prefect": "http://127.0.0.1:4200",
         "MLflow": "http://127.0.0.1:5000",
         "Webhook": "http://127.0.0.1:8090",
+        "Gateway": "http://127.0.0.1:8080",
         "S3": "http://127.0.0.1:8333",
     }
 
