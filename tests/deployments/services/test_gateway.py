@@ -363,6 +363,8 @@ HOSTILE = [
     (b'{"model": "tickets", "n": NaN}', 400),
     (b'{"model": "tickets", "n": ' + b"9" * 5000 + b"}", 400),
     (b'{"model": "tickets", "stream": "yes"}', 400),
+    (b'{"model": "tickets", "prompt_logprobs": 0}', 400),
+    (b'{"model": "tickets", "echo": true, "logprobs": 1}', 400),
     (b'{"model": "tickets", "stream": true, "stream_options": 1}', 400),
     (b'{"model": "tickets", "a": ' + b"[" * 100_000, 400),
     (b'{"model": "../../etc/passwd"}', 404),
