@@ -73,7 +73,8 @@ test-postgresql: setup ## the tests with the stack once more, on PostgreSQL inst
 test-label-studio: setup $(LABEL_STUDIO)/.installed ## test webhooks with a real Label Studio server
 	$(BIN)/pytest -m label_studio
 
-up: setup ## start the local stack in the background
+# Without RETUNE_SERVE=0 the stack serves, with vLLM in an environment of its own.
+up: setup $(if $(filter 0,$(RETUNE_SERVE)),,$(VLLM)/.installed) ## start the local stack in the background, vLLM too [RETUNE_SERVE=0: without]
 	@$(BIN)/python -m deployments.stack up
 
 down: ## stop the local stack

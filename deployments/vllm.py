@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deployments import environment
 from flows.config import RetrainConfig, load_config
+from tasks.artifacts import BaseModelRef
 from tasks.base_model import locate, pin
 from tasks.errors import ConfigError, RetuneError
 from tasks.evaluate.engines import precision
@@ -36,17 +37,33 @@ def python() -> Path:
 
 def command(config: RetrainConfig, port: int) -> list[str]:
     """What starts the server. Raises as ``pin`` does where there is no such base model."""
-    base_model = pin(config.base_model)
-    rank = next(rank for rank in _RANKS if rank >= config.train.lora.r)
+    decoding = config.evaluate.decoding
+    return command_of(
+        pin(config.base_model),
+        port,
+        dtype=precision(decoding),
+        rank=config.train.lora.r,
+        adapters=_ADAPTERS,
+        concurrency=decoding.engine.concurrency,
+    )
+
+
+def command_of(
+    base_model: BaseModelRef, port: int, *, dtype: str, rank: int, adapters: int, concurrency: int
+) -> list[str]:
+    """What starts a server of a base model, for so many adapters at once of at most this rank.
+
+    Raises ConfigError where vLLM is not installed.
+    """
     settings = {
         "model": str(locate(base_model.id, base_model.revision)),
         "served-model-name": served_name(base_model),
         "host": environment.LOOPBACK,
         "port": str(port),
-        "dtype": precision(config.evaluate.decoding),
-        "max-lora-rank": str(rank),
-        "max-loras": str(_ADAPTERS),
-        "max-num-seqs": str(config.evaluate.decoding.engine.concurrency),
+        "dtype": dtype,
+        "max-lora-rank": str(next(known for known in _RANKS if known >= rank)),
+        "max-loras": str(adapters),
+        "max-num-seqs": str(concurrency),
     }
     flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
     module = "vllm.entrypoints.openai.api_server"

@@ -19,6 +19,7 @@ from tasks.gate.config import GateConfig
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.overrides import read_sections
 from tasks.report.config import NotifyConfig, ReportConfig
+from tasks.serve.config import ServeConfig
 from tasks.storage import digest_of
 from tasks.synthesize.config import SynthesizeConfig
 from tasks.train.config import TrainConfig
@@ -54,6 +55,7 @@ class RetrainConfig(_FlowConfig):
     train: TrainConfig = Field(TrainConfig(), description="How the adapter is trained")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
     gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
+    serve: ServeConfig = Field(ServeConfig(), description="How a promoted model is served")
     report: ReportConfig = Field(ReportConfig(), description="What the page shows")
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from tasks.ingest.task import find_sources, ingest, lock_golden
 from tasks.registry.task import find_champion, heed_withdrawals, promote
 from tasks.report.summary import RunRecords
 from tasks.report.task import report
+from tasks.serve.task import record_parity
 from tasks.stage import one_at_a_time
 from tasks.train.task import train
 
@@ -95,5 +96,8 @@ def retrain(config: RetrainConfig, dry_run: bool = False) -> RunSummary:
     )
     records = approved(confirmed(records, config), config)
     if records.decision.promotes:
-        records = records.promoted(promote(adapter, records.decision, records.lineage, config.name))
+        parity = record_parity(formatted, adapter, config.serve)
+        records = records.promoted(
+            promote(adapter, records.decision, records.lineage, parity, config.name)
+        )
     return report(run_info(config), records, config.gate.primary, config.report, config.to_yaml())

@@ -245,6 +245,16 @@ class Adapter(Artifact):
         return {"base": self.base_model.digest, "adapter": self.adapter_digest}
 
 
+class ParityReference(Artifact):
+    """What a server of the adapter must compute as well: ``parity.jsonl``, tokens and likelihoods.
+
+    ``dtype`` is the precision that they are computed in, and that it is to be served in.
+    """
+
+    adapter_digest: str
+    dtype: Literal["float32", "bfloat16"]
+
+
 class ShotSet(Artifact):
     """Solved examples for each golden row: ``shots.parquet`` names them, ``examples.parquet`` holds
     them. Without any where none are wanted or there are none.
@@ -401,7 +411,10 @@ class Lineage(Record):
 
 
 class ModelVersion(Record):
-    """A version in the registry and the alias it carries; the champion when it serves."""
+    """A version in the registry and the alias it carries; the champion when it serves.
+
+    One registered before there was parity has no reference for it.
+    """
 
     name: str
     version: str
@@ -410,6 +423,8 @@ class ModelVersion(Record):
     adapter_digest: str
     adapter_uri: str
     adapter_artifact_digest: str
+    parity_uri: str | None = None
+    parity_digest: str | None = None
 
 
 class StageRun(Record):

@@ -61,3 +61,14 @@ def surprise(
         logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
     ).view(len(texts), -1)
     return np.asarray((losses * judged[:, 1:]).sum(1).double().cpu())
+
+
+def token_log_probs(model: Any, ids: list[int], start: int) -> list[float]:
+    """The log-probability, in nats, of each token from ``start`` on, given all before it."""
+    import torch
+
+    text = torch.tensor([ids], device=model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=text).logits[0, start - 1 : -1].float()
+    found = torch.log_softmax(logits, dim=-1).gather(1, text[0, start:, None])
+    return [float(value) for value in found[:, 0].double().cpu()]

@@ -59,6 +59,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "RETUNE_MODELS": str(models),
             "RETUNE_WEBHOOK_CONFIG": str(webhook_config(folder / "webhook.yaml")),
             "RETUNE_WEBHOOK_GENERIC_SECRET": WEBHOOK_SECRET,
+            # Versions of no weight are promoted; tests that serve start what serves them.
+            "RETUNE_SERVE": "0",
         }.items():
             patch.setenv(name, value)
         others = {"RETUNE_STORE", "RETUNE_DATA", "RETUNE_AUTH", "RETUNE_POSTGRESQL", "HF_HOME"}
@@ -105,7 +107,7 @@ def free_ports_for_a_stack() -> dict[str, str]:
     for _ in range(100):
         # All below the range that Linux takes the ports of outgoing connections from (32768 on).
         first = random.randrange(11_000, 22_500, 10)
-        wanted = [first + offset for offset in range(9)]
+        wanted = [first + offset for offset in range(10)]
         if all(map(_is_free, [*wanted, *(port + 10_000 for port in wanted)])):
             return {
                 "RETUNE_S3_PORT": str(first),
@@ -113,6 +115,7 @@ def free_ports_for_a_stack() -> dict[str, str]:
                 "RETUNE_MLFLOW_PORT": str(first + 6),
                 "RETUNE_WEBHOOK_PORT": str(first + 7),
                 "RETUNE_GATEWAY_PORT": str(first + 8),
+                "RETUNE_VLLM_PORT": str(first + 9),
             }
     raise RuntimeError("No free ports for a stack.")
 

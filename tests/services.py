@@ -59,8 +59,11 @@ class Services:
 
 
 @contextmanager
-def services(folder: Path, *servers: str) -> Iterator[Services]:
-    """Servers in a folder, bootstrapped. Their environment stays set: the caller restores it."""
+def services(folder: Path, *servers: str, bootstrapped: bool = True) -> Iterator[Services]:
+    """Servers in a folder, bootstrapped, for which Prefect is needed.
+
+    Their environment stays set: the caller restores it.
+    """
     os.environ["RETUNE_LOCAL"] = str(folder)
     for name in (*servers, "runs", "logs", "tmp"):
         (folder / name).mkdir(exist_ok=True)
@@ -71,8 +74,9 @@ def services(folder: Path, *servers: str) -> Iterator[Services]:
         for name in servers:
             running.start(name)
             running.wait(name)
-        bootstrap = [sys.executable, "-m", "deployments.bootstrap"]
-        subprocess.run(bootstrap, cwd=environment.home(), check=True)
+        if bootstrapped:
+            bootstrap = [sys.executable, "-m", "deployments.bootstrap"]
+            subprocess.run(bootstrap, cwd=environment.home(), check=True)
         yield running
     finally:
         running.stop()

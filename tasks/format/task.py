@@ -11,6 +11,7 @@ from tasks.base_model import load_tokenizer, locate, stop_ids
 from tasks.example import from_table
 from tasks.format.config import FormatConfig
 from tasks.format.dataset import format_examples, write
+from tasks.format.probes import write_probes
 from tasks.format.statistics import statistics
 from tasks.format.template import Template, check_max_length
 from tasks.objects import open_store
@@ -27,10 +28,11 @@ def format_dataset(
     table = pq.read_table(fetch(store, dataset.uri, dataset.digest) / "examples.parquet")
     check_max_length(locate(base_model.id, base_model.revision), config.max_length)
     template = Template(load_tokenizer(base_model), stop_ids(base_model))
-    splits = table.column("split").to_pylist()
-    formatted = format_examples(from_table(table), splits, template, config)
+    examples, splits = from_table(table), table.column("split").to_pylist()
+    formatted = format_examples(examples, splits, template, config)
     with scratch() as output:
         write(formatted, output)
+        write_probes(examples, splits, template, config.max_length, output)
         stats = statistics(formatted, template, config)
         (output / "stats.json").write_text(json.dumps(stats, indent=1), encoding="utf-8")
         uri, digest = commit(store, "format", output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.artifacts import Adapter, Lineage, ModelVersion
+from tasks.artifacts import Adapter, Lineage, ModelVersion, ParityReference
 from tasks.evidence import GateDecision, Rollback
 from tasks.stage import stage
 
@@ -30,13 +30,19 @@ def heed_withdrawals(decision: GateDecision, name: str) -> GateDecision:
 
 
 @stage("promote", timeout_seconds=600, cached=False)
-def promote(adapter: Adapter, decision: GateDecision, lineage: Lineage, name: str) -> ModelVersion:
+def promote(
+    adapter: Adapter,
+    decision: GateDecision,
+    lineage: Lineage,
+    parity: ParityReference | None,
+    name: str,
+) -> ModelVersion:
     """Register the candidate with its lineage, and make it champion."""
     from mlflow.tracking import MlflowClient
 
     from tasks.registry import versions
 
-    return versions.promote(MlflowClient(), name, adapter, decision, lineage)
+    return versions.promote(MlflowClient(), name, adapter, decision, lineage, parity)
 
 
 @stage("restore", timeout_seconds=300, cached=False)

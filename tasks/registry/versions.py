@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import Adapter, BaseModelRef, Lineage, ModelVersion
+from tasks.artifacts import Adapter, BaseModelRef, Lineage, ModelVersion, ParityReference
 from tasks.errors import StaleDecisionError
 from tasks.evidence import GateDecision, approval_tags
 
@@ -28,7 +28,12 @@ def find(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
 
 
 def promote(
-    client: MlflowClient, name: str, adapter: Adapter, decision: GateDecision, lineage: Lineage
+    client: MlflowClient,
+    name: str,
+    adapter: Adapter,
+    decision: GateDecision,
+    lineage: Lineage,
+    parity: ParityReference | None = None,
 ) -> ModelVersion:
     """Register the adapter and make it champion; what was champion becomes ``previous``.
 
@@ -47,7 +52,8 @@ def promote(
             "Start the run again; all stages up to the gate are cached."
         )
     replaced = {} if champion is None else {REPLACED: champion.version}
-    version = _register(client, name, adapter, _tags(adapter, decision, lineage) | replaced)
+    tags = _tags(adapter, decision, lineage, parity) | replaced
+    version = _register(client, name, adapter, tags)
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)
@@ -72,7 +78,9 @@ def _register(client: MlflowClient, name: str, adapter: Adapter, tags: dict[str,
     )
 
 
-def _tags(adapter: Adapter, decision: GateDecision, lineage: Lineage) -> dict[str, str]:
+def _tags(
+    adapter: Adapter, decision: GateDecision, lineage: Lineage, parity: ParityReference | None
+) -> dict[str, str]:
     tags = {
         **lineage.model_dump(),
         "adapter_digest": adapter.adapter_digest,
@@ -84,6 +92,9 @@ def _tags(adapter: Adapter, decision: GateDecision, lineage: Lineage) -> dict[st
         "base_license": adapter.base_model.license,
         "decision": decision.outcome,
         "decision_uri": decision.uri,
+        "parity_uri": parity.uri if parity else None,
+        "parity_digest": parity.digest if parity else None,
+        "served_dtype": parity.dtype if parity else None,
         **approval_tags(decision.approval),
     }
     return {key: str(value) for key, value in tags.items() if value is not None}
@@ -105,6 +116,8 @@ def record_of(version: Any, alias: str | None) -> ModelVersion:
         adapter_digest=tags["adapter_digest"],
         adapter_uri=tags["adapter_uri"],
         adapter_artifact_digest=tags["adapter_artifact_digest"],
+        parity_uri=tags.get("parity_uri"),
+        parity_digest=tags.get("parity_digest"),
     )
 
 

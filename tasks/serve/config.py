@@ -12,6 +12,24 @@ from tasks.artifacts import Record
 from tasks.errors import ConfigError
 
 
+class ServeConfig(Record):
+    """How a promoted model is to be served, and is held against."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision of the served weights; auto: bfloat16 on a GPU, float32 without, "
+        "where vLLM's bfloat16 gives other answers than transformers'",
+    )
+
+    def served_dtype(self) -> Literal["float32", "bfloat16"]:
+        """The precision on this machine."""
+        if self.dtype != "auto":
+            return self.dtype
+        import torch
+
+        return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
 class LimitsConfig(Record):
     """What a request may take, and how many there may be at once."""
 

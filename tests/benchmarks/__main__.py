@@ -41,6 +41,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
     from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
+    from tests.benchmarks.gateway import gateway
     from tests.benchmarks.labels import labels
     from tests.benchmarks.mislabelled import mislabelled
     from tests.benchmarks.orchestration import orchestration
@@ -63,6 +64,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "labels": labels,
         "mislabelled": mislabelled,
         "webhook": webhook,
+        "gateway": gateway,
     }
 
 

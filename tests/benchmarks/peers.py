@@ -1,32 +1,99 @@
 """Peers that need an environment of their own, under ``.local/peers``.
 
-python -m tests.benchmarks.peers          installs them (2 GB)
+python -m tests.benchmarks.peers [llama-factory|litellm]     installs them (2 GB and 0.5)
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from deployments import environment
 from tasks.base_model import locate, native_dtype
 from tasks.example import Example
 from tasks.train.config import TrainConfig
+from tests.conftest import free_port
 
 LLAMA_FACTORY = "llamafactory==0.9.5"
+LITELLM = "litellm[proxy]==1.106.2"  # 1.107.0 was reported compromised
 
 
-def folder() -> Path:
-    return environment.local() / "peers" / "llama-factory"
+def folder(name: str = "llama-factory") -> Path:
+    return environment.local() / "peers" / name
 
 
-def install() -> None:
+@contextmanager
+def litellm(work: Path, upstream: int, name: str) -> Iterator[int | None]:
+    """LiteLLM's proxy before the upstream; None where it is not installed."""
+    cli = folder("litellm") / "bin" / "litellm"
+    if not cli.is_file():
+        print("LiteLLM is not installed: python -m tests.benchmarks.peers", file=sys.stderr)
+        yield None
+        return
+    params = {"model": f"openai/{name}", "api_key": "none"}
+    params |= {"api_base": f"http://127.0.0.1:{upstream}/v1"}
+    config = work / "litellm.yaml"
+    models = [{"model_name": name, "litellm_params": params}]
+    config.write_text(
+        yaml.safe_dump({"model_list": models, "litellm_settings": {"telemetry": False}})
+    )
+    port = free_port()
+    with (work / "litellm.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(cli), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            cwd=work,
+            env={
+                **environment.quiet(),
+                "PATH": f"{cli.parent}:/usr/bin:/bin",
+                "HOME": str(work),
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it is fetched
+                "LITELLM_TELEMETRY": "False",
+            },
+        )
+    try:
+        _wait(f"http://127.0.0.1:{port}/health/liveliness", work / "litellm.log")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait(url: str, log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
+                return
+        time.sleep(0.5)
+    raise SystemExit(f"{url} did not answer: {log.read_text()[-2000:]}")
+
+
+def install(names: Sequence[str]) -> None:
+    """The named peers, or all."""
+    for name in names or ("llama-factory", "litellm"):
+        {"llama-factory": _install_llama_factory, "litellm": _install_litellm}[name]()
+
+
+def _install_litellm() -> None:
+    place = folder("litellm")
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = [str(place / "bin" / "pip"), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", LITELLM], check=True)
+
+
+def _install_llama_factory() -> None:
     """LLaMA-Factory with the torch of this project; without the parts for sound and pictures."""
     place = folder()
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
@@ -119,4 +186,4 @@ def _settings(config: TrainConfig, model: Path, data: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    install()
+    install(sys.argv[1:])

@@ -44,7 +44,7 @@ def first(tiny: Tiny) -> RunSummary:
 
 
 def test_a_better_candidate_is_promoted_with_its_lineage(first: RunSummary, stack: Path) -> None:
-    registry = {"find_champion", "heed_withdrawals", "promote"}
+    registry = {"find_champion", "heed_withdrawals", "record_parity", "promote"}
     assert set(states(first)) == {"find_sources", *UPTO_GATE, "compare", "gate", *registry}
     assert set(states(first).values()) == {"completed"}
     assert first.metrics["candidate"]["exact_match"].value == 1.0

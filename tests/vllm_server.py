@@ -1,0 +1,123 @@
+"""A server with vLLM's endpoints, over transformers: right, or wrong in one of the ways it can be.
+
+with running(StubVllm(base)) as stub: VllmServer(stub.url)
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tasks.artifacts import BaseModelRef
+from tasks.base_model import load_contestant, load_tokenizer
+from tasks.likelihood import token_log_probs
+
+Fault = Literal["template", "doubled_bos", "missing_adapter", "stale_adapter", "dtype", "refuses"]
+
+
+@dataclass
+class StubVllm:
+    """``stale`` is the folder that is loaded instead of any other, where the fault says so."""
+
+    base: BaseModelRef
+    fault: Fault | None = None
+    stale: Path | None = None
+    url: str = ""
+    loaded: dict[str, Path] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokenizer = load_tokenizer(self.base)
+        if self.fault == "template":
+            changed = self.tokenizer.chat_template.replace("<|im_end|>\n", "<|im_end|>\n\n", 1)
+            self.tokenizer.chat_template = changed
+            assert "\n\n" in self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": "a"}], tokenize=False
+            )
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path == "/health":
+            return 200, {}
+        if path == "/v1/models":
+            adapters = [{"id": name, "parent": "base"} for name in self.loaded]
+            return 200, {"data": [{"id": "base", "parent": None}, *adapters]}
+        if path == "/v1/load_lora_adapter":
+            return self._load(body["lora_name"], Path(body["lora_path"]))
+        if path == "/v1/unload_lora_adapter":
+            self.log.append(f"unload {body['lora_name']}")
+            return (200, {}) if self.loaded.pop(body["lora_name"], None) else (404, {})
+        if path == "/tokenize":
+            return 200, {"tokens": self._tokens(body)}
+        if path == "/detokenize":
+            return 200, {"prompt": self.tokenizer.decode(body["tokens"])}
+        if path == "/v1/completions":
+            return 200, self._likelihoods(body["model"], body["prompt"])
+        return 404, {}
+
+    def _load(self, name: str, folder: Path) -> tuple[int, Any]:
+        if self.fault == "refuses":
+            return 400, {"error": {"message": "LoRA rank 8 is greater than max_lora_rank 4."}}
+        if name in self.loaded:
+            return 400, {"error": {"message": "already loaded"}}
+        self.log.append(f"load {name}")
+        self.loaded[name] = self.stale if self.fault == "stale_adapter" and self.stale else folder
+        return 200, {}
+
+    def _tokens(self, body: dict[str, Any]) -> list[int]:
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            body["messages"],
+            tools=body.get("tools"),
+            add_generation_prompt=body["add_generation_prompt"],
+            return_dict=False,
+        )
+        return [self.tokenizer.bos_token_id, *ids] if self.fault == "doubled_bos" else ids
+
+    def _likelihoods(self, model: str, ids: list[int]) -> Any:
+        folder = None if self.fault == "missing_adapter" else self.loaded[model]
+        dtype = torch.bfloat16 if self.fault == "dtype" else torch.float32
+        found = token_log_probs(load_contestant(self.base, folder, dtype).eval(), ids, 1)
+        told = [{str(i): {"logprob": p}} for i, p in zip(ids[1:], found, strict=True)]
+        return {"choices": [{"prompt_logprobs": [None, *told]}]}
+
+
+@contextmanager
+def running(stub: StubVllm) -> Iterator[StubVllm]:
+    """On a free port, in a thread of its own."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply({})
+
+        def do_POST(self) -> None:
+            self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def reply(self, body: dict[str, Any]) -> None:
+            with lock:
+                status, answer = stub.answer(self.path, body)
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    stub.url = f"http://127.0.0.1:{httpd.server_port}"
+    try:
+        yield stub
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
