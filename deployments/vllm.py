@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployments import environment
+from deployments.processes import MARK
 from flows.config import RetrainConfig, load_config
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import locate, pin
@@ -24,7 +25,8 @@ from tasks.evaluate.vllm import served_name
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _ADAPTERS = 2  # at once: one of each run that evaluates at this moment
 _CACHE_GIB = "1"
-_INHERITED = ("VLLM_", "HF_", "CUDA_", "OMP_", "LD_", "LC_", "LANG", "PATH", "HOME", "TMPDIR")
+# The stack's mark among them: what it started is found by it, to be ended.
+_INHERITED = (MARK, "VLLM_", "HF_", "CUDA_", "OMP_", "LD_", "LC_", "LANG", "PATH", "HOME", "TMPDIR")
 
 
 def python() -> Path:

@@ -33,6 +33,7 @@ class StubVllm:
     url: str = ""
     loaded: dict[str, Path] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    _models: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokenizer = load_tokenizer(self.base)
@@ -59,7 +60,7 @@ class StubVllm:
         if path == "/detokenize":
             return 200, {"prompt": self.tokenizer.decode(body["tokens"])}
         if path == "/v1/completions":
-            return 200, self._likelihoods(body["model"], body["prompt"])
+            return 200, self._likelihood(body)
         return 404, {}
 
     def _load(self, name: str, folder: Path) -> tuple[int, Any]:
@@ -80,12 +81,17 @@ class StubVllm:
         )
         return [self.tokenizer.bos_token_id, *ids] if self.fault == "doubled_bos" else ids
 
-    def _likelihoods(self, model: str, ids: list[int]) -> Any:
-        folder = None if self.fault == "missing_adapter" else self.loaded[model]
+    def _likelihood(self, body: dict[str, Any]) -> Any:
+        folder = None if self.fault == "missing_adapter" else self.loaded[body["model"]]
         dtype = torch.bfloat16 if self.fault == "dtype" else torch.float32
-        found = token_log_probs(load_contestant(self.base, folder, dtype).eval(), ids, 1)
-        told = [{str(i): {"logprob": p}} for i, p in zip(ids[1:], found, strict=True)]
-        return {"choices": [{"prompt_logprobs": [None, *told]}]}
+        ids = [*body["prompt"], *body["allowed_token_ids"]]
+        found = token_log_probs(self._model(folder, dtype), ids, len(ids) - 1)
+        return {"choices": [{"logprobs": {"token_logprobs": found}}]}
+
+    def _model(self, folder: Path | None, dtype: torch.dtype) -> Any:
+        if (folder, dtype) not in self._models:
+            self._models[folder, dtype] = load_contestant(self.base, folder, dtype).eval()
+        return self._models[folder, dtype]
 
 
 @contextmanager

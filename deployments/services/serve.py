@@ -10,6 +10,7 @@ once requests have drained. RETUNE_SERVE=0 keeps it from serving.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ from tasks.artifacts import BaseModelRef, ModelVersion
 from tasks.errors import ConfigError, RetuneError, is_transient
 from tasks.objects import Store, open_store
 from tasks.registry.versions import record_of
-from tasks.serve.activation import activate, name_of, superfluous
+from tasks.serve.activation import activate, name_of, rank_of, superfluous
 from tasks.serve.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from tasks.serve.config import ServeConfig
 from tasks.serve.parity import Dtype, ParityError
@@ -40,14 +41,25 @@ _START_SECONDS = 600.0
 # Requests that were routed before an alias moved are answered within this time, or cut.
 _DRAIN_SECONDS = 30.0
 _RETRY_SECONDS = 60.0  # after a version was refused for what may pass
-_ADAPTERS, _RANK, _CONCURRENCY = 4, 64, 8
+_ADAPTERS, _CONCURRENCY = 4, 8
+# Room for adapters of this rank; more is made when one needs it. On a CPU every token of every
+# adapter pays for the room, whether it is used or not.
+_LEAST_RANK = 16
 PARITY = "parity"  # tag of a version: what its last check said
 # The registry is asked again in a moment: a client that waits for minutes would know too late.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
+class OutgrownError(RetuneError):
+    """An adapter needs a server with room for a larger rank."""
+
+    def __init__(self, name: str, rank: int) -> None:
+        super().__init__(f"{name} has rank {rank}")
+        self.rank = rank
+
+
 class Adapters:
-    """Keeps on one server what the registry asks for."""
+    """Keeps on one server, with room for adapters of ``rank``, what the registry asks for."""
 
     def __init__(
         self,
@@ -56,17 +68,20 @@ class Adapters:
         store: Store,
         base_model: BaseModelRef,
         dtype: Dtype,
+        rank: int,
         drain_seconds: float = _DRAIN_SECONDS,
     ) -> None:
         self._server, self._client, self._store = server, client, store
-        self._base_model, self._dtype, self._drain_seconds = base_model, dtype, drain_seconds
+        self._base_model, self._dtype = base_model, dtype
+        self._rank, self._drain_seconds = rank, drain_seconds
         self._refused: dict[str, float] = {}  # until when
         self._unwanted_since: dict[str, float] = {}
 
     def look(self) -> None:
         """One look: load what is missing, let go what is not wanted.
 
-        Raises what the registry, storage and the server raise while they are away.
+        Raises OutgrownError where there is no room for one, and what the registry, storage and the
+        server raise while they are away.
         """
         wanted = {
             name_of(version): version
@@ -82,6 +97,8 @@ class Adapters:
 
     def _activate(self, version: ModelVersion) -> None:
         name, started = name_of(version), time.monotonic()
+        if (rank := rank_of(self._store, version)) > self._rank:
+            raise OutgrownError(name, rank)
         try:
             parity = activate(self._server, self._store, version, self._dtype)
         except ParityError as error:
@@ -116,11 +133,15 @@ class Replica:
     def __init__(self, client: MlflowClient, store: Store, model: str | None) -> None:
         self._client, self._store, self._model = client, store, model
         self._dtype = ServeConfig().served_dtype()
+        self._rank = _LEAST_RANK
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
 
     def stop(self, *_: int | FrameType | None) -> None:
+        """End, whatever is being asked of vLLM at this moment; a handler of signals."""
         self._ended.set()
+        if self._process is not None:
+            self._process.terminate()
 
     def wait(self) -> None:
         """Do nothing until it is stopped."""
@@ -136,7 +157,8 @@ class Replica:
                 if base_model is None:
                     self._ended.wait(_LOOK_SECONDS)
                 elif self._start(base_model, server):
-                    self._keep(Adapters(server, self._client, self._store, base_model, self._dtype))
+                    rank, dtype = self._rank, self._dtype
+                    self._keep(Adapters(server, self._client, self._store, base_model, dtype, rank))
         finally:
             self._end()
             server.close()
@@ -162,12 +184,15 @@ class Replica:
             base_model,
             environment.vllm_port(),
             dtype=self._dtype,
-            rank=_RANK,
+            rank=self._rank,
             adapters=_ADAPTERS,
             concurrency=_CONCURRENCY,
         )
         logger.info("vLLM starts with %s in %s", base_model.id, self._dtype)
-        self._process = subprocess.Popen(started, env=vllm.variables(os.environ))
+        self._end()  # vLLM's workers outlive a server that was killed, and keep its memory
+        self._process = subprocess.Popen(
+            started, env=vllm.variables(os.environ), start_new_session=True
+        )
         began = time.monotonic()
         while not self._ended.wait(_LOOK_SECONDS):
             if self._process.poll() is not None:
@@ -189,6 +214,11 @@ class Replica:
             try:
                 adapters.look()
                 away = False
+            except OutgrownError as error:
+                logger.warning("%s, more than there is room for: vLLM is started again", error)
+                self._rank = error.rank
+                self._end()
+                return
             except (RetuneError, httpx.HTTPError) as error:
                 logger.warning("a look failed: %s", error)
             except Exception as error:
@@ -200,17 +230,18 @@ class Replica:
                 away = True
             if self._ended.wait(_LOOK_SECONDS):
                 return
-        logger.error("vLLM ended: it is started again")
+        if not self._ended.is_set():
+            logger.error("vLLM ended: it is started again")
 
     def _end(self) -> None:
         if self._process is None:
             return
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def wanted_versions(client: MlflowClient) -> list[ModelVersion]:

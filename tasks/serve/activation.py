@@ -7,6 +7,7 @@ only then loaded under the name that the gateway looks for: what is not as evalu
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -52,6 +53,16 @@ def activate(server: VllmServer, store: Store, version: ModelVersion, dtype: Dty
     if name_of(version) not in server.adapters():
         server.load(name_of(version), folder)
     return parity
+
+
+def rank_of(store: Store, version: ModelVersion) -> int:
+    """The rank of a version's adapter, the largest where layers differ; 0 of a whole model."""
+    folder = fetch(store, version.adapter_uri, version.adapter_artifact_digest)
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        return 0
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    return max([int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())])
 
 
 def superfluous(held: Collection[str], wanted: Mapping[str, ModelVersion]) -> list[str]:

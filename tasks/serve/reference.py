@@ -13,11 +13,17 @@ from tasks.base_model import load_contestant
 from tasks.likelihood import token_log_probs
 from tasks.serve.parity import Dtype, Probe
 
+_MOST_TOKENS = 8  # of an answer: a server is asked for them one by one
+
 
 def measured(
     probes: Sequence[Probe], base_model: BaseModelRef, weights: Path, dtype: Dtype
 ) -> list[Probe]:
-    """The probes with the log-probabilities of their answers, by the trained model and the base."""
+    """The probes with the log-probabilities of their answers, by the trained model and the base.
+
+    Of long answers the beginning is measured.
+    """
+    probes = [p.model_copy(update={"answer_ids": p.answer_ids[:_MOST_TOKENS]}) for p in probes]
     trained = _log_probs(probes, base_model, weights, dtype)
     base = _log_probs(probes, base_model, None, dtype)
     return [

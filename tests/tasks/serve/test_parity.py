@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import vllm
+from deployments import environment, vllm
 from tasks.artifacts import BaseModelRef, ModelVersion
 from tasks.base_model import BaseModelConfig, load_tokenizer, pin, stop_ids
 from tasks.example import Example, Message
@@ -34,6 +34,7 @@ READY_SECONDS = 300
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
+    monkeypatch.setenv("RETUNE_MODELS", str(environment.models()))
     monkeypatch.setenv("RETUNE_LOCAL", str(tmp_path / "local"))
     return LocalStore(tmp_path / "store")
 
