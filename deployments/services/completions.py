@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from deployments.services.admission import Gatekeeper, RefusalError
 from deployments.services.bodies import TooLargeError
 from deployments.services.bodies import read_body as read_raw
 from deployments.services.directory import Directory
@@ -24,39 +21,16 @@ from deployments.services.fleet import Fleet
 from deployments.services.gateway_metrics import Metrics
 from deployments.services.outbox import Outbox
 from deployments.services.relay import Attempt, FailedError, NoReplicaError, Reply, answered
+from deployments.services.streams import Sending, watched, without_usage
 from tasks.serve.answer import events, usage, whole
 from tasks.serve.config import GatewayConfig
 from tasks.serve.exchange import Exchange, Failure
-from tasks.serve.keys import Keys
 from tasks.serve.request_body import Body, BodyError, read_body
 from tasks.serve.request_ids import RequestIds
 from tasks.serve.routing import Route, Side, place, side_of
 
 _CLIENT_LEFT = 499  # nginx's number for it
-_MOST_KEPT = 2**20  # bytes of an answer
 _TAIL_BYTES = 4096
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n)", re.DOTALL)
-
-
-class RefusalError(Exception):
-    """A request that goes to no replica, in the form of OpenAI's errors."""
-
-    def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, *, close: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.param, self.close = status, code, param, close
-
-    def response(self, request_id: str) -> JSONResponse:
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        headers = {"x-request-id": request_id}
-        if self.status in (429, 503):
-            headers["retry-after"] = "1"
-        if self.close:  # what is left of the body is not read
-            headers["connection"] = "close"
-        return JSONResponse({"error": error}, self.status, headers)
 
 
 class _Asked(NamedTuple):
@@ -71,41 +45,6 @@ class _Asked(NamedTuple):
     conversation: str | None
     created_at: datetime
     started: float
-
-
-class Gatekeeper:
-    """Who may ask, and how many at once."""
-
-    def __init__(self, config: GatewayConfig, keys: Keys | None) -> None:
-        self._limits, self._keys = config.limits, keys
-        self._in_flight: Counter[str] = Counter()
-
-    def owner(self, request: Request) -> str:
-        """Whose request it is. Raises RefusalError."""
-        if self._keys is None:
-            return ""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        owner = self._keys.owner(key, datetime.now(UTC)) if scheme.lower() == "bearer" else None
-        if owner is None:
-            raise RefusalError(
-                401, "invalid_api_key", "The API key is missing, unknown or expired."
-            )
-        return owner
-
-    @contextlib.contextmanager
-    def admitted(self, owner: str) -> Iterator[None]:
-        """A place among the requests at once. Raises RefusalError where there is none."""
-        if self._in_flight.total() >= self._limits.max_in_flight:
-            raise RefusalError(503, "overloaded", "Too many requests at once: try again shortly.")
-        if self._keys and self._in_flight[owner] >= self._limits.max_in_flight_of_a_key:
-            raise RefusalError(
-                429, "rate_limit_exceeded", "Too many requests at once with this API key."
-            )
-        self._in_flight[owner] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[owner] -= 1
 
 
 class Completions:
@@ -190,8 +129,8 @@ class Completions:
     async def _answer(self, asked: _Asked, receive: Receive, send: Send) -> None:
         if asked.route.shadow and asked.route.challenger is not None:
             self._cast_shadow(asked)
-        with _watched(receive) as client:
-            sending = _Sending(send, client)
+        with watched(receive) as client:
+            sending = Sending(send, client)
             try:
                 async with self._reply(asked, asked.route, asked.side) as reply:
                     await self._pass_on(asked, reply, sending)
@@ -216,7 +155,7 @@ class Completions:
         self._record(asked, asked.side, version, refusal.status, failure)
         return refusal
 
-    async def _pass_on(self, asked: _Asked, reply: Reply, sending: _Sending) -> None:
+    async def _pass_on(self, asked: _Asked, reply: Reply, sending: Sending) -> None:
         """The answer to the client, piece by piece, and then into the records."""
         self._tell_failed(asked, reply.failed)
         version = reply.attempt.version.version
@@ -328,103 +267,8 @@ class Completions:
         )
 
 
-class _Sending:
-    """An answer on its way to the client, and what of it is kept."""
-
-    def __init__(self, send: Send, client: _Client) -> None:
-        self._send, self._client = send, client
-        self.kept = bytearray()
-        self.first_at: float | None = None
-
-    async def piece(self, reply: Reply, ours: list[tuple[bytes, bytes]], piece: bytes) -> None:
-        await self._start(reply, ours)
-        self.keep(piece)
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    async def end(self, reply: Reply, ours: list[tuple[bytes, bytes]]) -> None:
-        await self._start(reply, ours)
-        self._client.served = True
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def keep(self, piece: bytes) -> None:
-        """Of the answer's first part, as much as is kept of one."""
-        if len(self.kept) < _MOST_KEPT:
-            self.kept += piece
-
-    async def _start(self, reply: Reply, ours: list[tuple[bytes, bytes]]) -> None:
-        if self.first_at is None:
-            self.first_at = time.monotonic()
-            headers = [*reply.headers, *ours]
-            message = {"type": "http.response.start", "status": reply.status, "headers": headers}
-            await self._send(message)
-
-
-async def without_usage(
-    pieces: AsyncIterator[bytes], keep: Callable[[bytes], None]
-) -> AsyncIterator[bytes]:
-    """A stream of events less the one with the number of tokens, which the client did not ask for.
-
-    That one is handed to ``keep``. What arrives of an event is passed on when it is complete.
-    """
-    pending = b""
-    async for piece in pieces:
-        block, pending = _complete(pending + piece)
-        if _NO_CHOICES.search(block) is None:
-            if block:
-                yield block
-            continue
-        parts = _EVENT.findall(block)
-        for part in parts:
-            if _counts(part):
-                keep(part)
-        if rest := b"".join(part for part in parts if not _counts(part)):
-            yield rest
-    if pending:
-        yield pending
-
-
-def _complete(data: bytes) -> tuple[bytes, bytes]:
-    """The events that are complete, each with the empty line that ends it, and what follows."""
-    ends = (data.rfind(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in data)
-    end = max(ends, default=0)
-    return data[:end], data[end:]
-
-
-def _counts(event: bytes) -> bool:
-    return b'"usage"' in event and _NO_CHOICES.search(event) is not None
-
-
 def _tokens(kept: bytes, *, streamed: bool) -> tuple[int | None, int | None]:
     if not streamed:
         return usage(whole(kept, streamed=False))
     last = (usage(event) for event in events(kept[-_TAIL_BYTES:]))
     return next((found for found in reversed(list(last)) if found != (None, None)), (None, None))
-
-
-@dataclass
-class _Client:
-    """Whether it ``left`` before it was ``served``."""
-
-    left: bool = False
-    served: bool = False
-
-
-@contextlib.contextmanager
-def _watched(receive: Receive) -> Iterator[_Client]:
-    """Cancels the caller when the client goes away before it has its answer."""
-    caller, client = asyncio.current_task(), _Client()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if caller is not None and not client.served:  # servers say so too after the whole answer
-            client.left = True
-            caller.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield client
-    finally:
-        watcher.cancel()
-        if client.left and caller is not None:
-            caller.uncancel()

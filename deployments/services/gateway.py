@@ -30,8 +30,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from deployments import credentials, environment
+from deployments.services.admission import Gatekeeper, RefusalError
 from deployments.services.bodies import TooLargeError, read_body
-from deployments.services.completions import Completions, Gatekeeper, RefusalError
+from deployments.services.completions import Completions
 from deployments.services.directory import Directory
 from deployments.services.fleet import Fleet
 from deployments.services.gateway_metrics import Metrics
