@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from deployments.services.fleet import Fleet
@@ -49,7 +50,9 @@ class Directory:
     async def open(self, seconds: float) -> None:
         """Look once, then again every so many seconds."""
         await asyncio.gather(self._ask_registry(), self._fleet.refresh())
-        looks = (self._ask_registry, self._fleet.refresh)
+        looks = [self._ask_registry, self._fleet.refresh]
+        if self._keys is not None:
+            looks.append(partial(asyncio.to_thread, self._keys.refresh))
         self._loops = [asyncio.create_task(_repeated(look, seconds)) for look in looks]
 
     async def close(self) -> None:
@@ -58,8 +61,6 @@ class Directory:
         await asyncio.gather(*self._loops, return_exceptions=True)
 
     async def _ask_registry(self) -> None:
-        if self._keys is not None:
-            await asyncio.to_thread(self._keys.refresh)
         try:
             found = await asyncio.to_thread(self._registry.routes)
         except Exception as error:

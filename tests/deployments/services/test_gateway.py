@@ -7,14 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from deployments.services.gateway import Gateway, make_app
 from tasks.objects import LocalStore
@@ -22,6 +21,7 @@ from tasks.serve import keys
 from tasks.serve.config import GatewayConfig, LimitsConfig, TrafficConfig
 from tasks.serve.request_ids import RequestIds
 from tasks.serve.routing import Route, Version
+from tests.asgi import serving
 from tests.replica import PIECES, StubReplica, running
 
 CHAMPION = Version(version="1", served="tickets@aaa")
@@ -45,26 +45,6 @@ class Registry:
         if isinstance(self.now, Exception):
             raise self.now
         return self.now
-
-
-@contextmanager
-def serving(gateway: Gateway) -> Iterator[httpx.Client]:
-    """The gateway on a free port, as it stands in production."""
-    config = uvicorn.Config(make_app(gateway), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
 
 
 class Place:
@@ -96,7 +76,7 @@ class Place:
             self.folder / "gateway",
             RequestIds("secret"),
         )
-        return self.exits.enter_context(serving(made))
+        return self.exits.enter_context(serving(make_app(made)))
 
     def figures(self, wanted: int) -> list[dict[str, Any]]:
         return self.lines("traffic/figures/", wanted)
@@ -323,7 +303,7 @@ def test_a_gateway_that_starts_without_the_registry_goes_on_with_what_was_known(
         place.folder / "gateway",
         RequestIds("secret"),
     )
-    client = place.exits.enter_context(serving(gateway))
+    client = place.exits.enter_context(serving(make_app(gateway)))
     assert client.get("/readyz").status_code == 200
     assert ask(client).headers["x-model-version"] == "2"
 
@@ -416,6 +396,17 @@ def test_keys_rotate_and_expire_without_a_restart(place: Place) -> None:
     assert client.get("/v1/models").status_code == 401
     assert client.post("/v1/feedback", json={}).status_code == 401
     assert old not in file.read_text()
+
+
+def test_a_line_of_the_keys_that_cannot_be_read_stops_no_alias(place: Place) -> None:
+    file = place.folder / "keys"
+    key = keys.add(file, "shop")
+    client = place.gateway(place.replica(), keys_file=file)
+    headers = {"authorization": f"Bearer {key}"}
+    file.write_text(file.read_text() + "shop no-digest\n")
+    place.registry.now = {"tickets": Route(champion=CHALLENGER)}
+    eventually(lambda: ask(client, headers=headers).headers.get("x-model-version") == "2")
+    assert ask(client).status_code == 401
 
 
 def test_what_is_too_much_is_told_to_wait(place: Place) -> None:

@@ -16,13 +16,14 @@ import httpx
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deployments.services.gateway import Gateway
+from deployments.services.gateway import Gateway, make_app
 from tasks.objects import open_store
 from tasks.registry.rollback import roll_back
 from tasks.serve.aliases import Registry
 from tasks.serve.config import GatewayConfig, TrafficConfig
 from tasks.serve.request_ids import RequestIds
-from tests.deployments.services.test_gateway import eventually, serving
+from tests.asgi import serving
+from tests.deployments.services.test_gateway import eventually
 from tests.replica import StubReplica, running
 from tests.tasks.registry.makers import promote
 
@@ -45,7 +46,7 @@ def client(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ht
         )
         folder = tmp_path_factory.mktemp("gateway")
         gateway = Gateway(config, Registry(registry, 0.1), folder, RequestIds("secret"))
-        yield exits.enter_context(serving(gateway))
+        yield exits.enter_context(serving(make_app(gateway)))
 
 
 def ask(client: httpx.Client) -> httpx.Response:

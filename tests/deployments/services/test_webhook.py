@@ -8,13 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from deployments.services import webhook
 from deployments.services.commit import Committer
@@ -28,6 +26,7 @@ from tasks.collect.trigger import Start
 from tasks.collected import Hook
 from tasks.errors import ConfigError, StorageError
 from tasks.objects import LocalStore
+from tests.asgi import serving
 from tests.deployments.services.signed import SECRET, headers_of
 
 ENVIRON = {
@@ -42,28 +41,9 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-@contextmanager
-def serving(receiver: Receiver) -> Iterator[httpx.Client]:
-    """The receiver on a free port, as it stands in production."""
-    config = uvicorn.Config(make_app(receiver), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
 @pytest.fixture
 def client(store: LocalStore) -> Iterator[httpx.Client]:
-    with serving(Receiver(WebhookConfig(), store, ENVIRON)) as client:
+    with serving(make_app(Receiver(WebhookConfig(), store, ENVIRON))) as client:
         yield client
 
 
@@ -161,7 +141,7 @@ def test_a_body_without_a_length_is_cut_off_where_it_is_too_long(client: httpx.C
 
 
 def test_a_source_without_a_secret_is_off(store: LocalStore) -> None:
-    with serving(Receiver(WebhookConfig(), store, {})) as client:
+    with serving(make_app(Receiver(WebhookConfig(), store, {}))) as client:
         assert send(client).status_code == 404
         assert client.post("/webhooks/other").status_code == 404
         assert client.get("/webhooks/generic").status_code == 405
@@ -169,7 +149,7 @@ def test_a_source_without_a_secret_is_off(store: LocalStore) -> None:
 
 def test_a_source_that_sends_too_fast_is_told_to_wait(store: LocalStore) -> None:
     config = WebhookConfig(hooks={"generic": HookConfig(max_per_second=2), "s3": HookConfig()})
-    with serving(Receiver(config, store, ENVIRON)) as client:
+    with serving(make_app(Receiver(config, store, ENVIRON))) as client:
         found = [send(client, {"rows": [{"id": n}]}) for n in range(4)]
         other = send(client, {"Records": []}, "s3")
     assert [f.status_code for f in found][:2] == [202, 202]
@@ -204,7 +184,7 @@ class Away(LocalStore):
 
 def test_without_storage_the_sender_is_told_to_try_again(tmp_path: Path) -> None:
     store = Away(tmp_path)
-    with serving(Receiver(WebhookConfig(), store, ENVIRON)) as client:
+    with serving(make_app(Receiver(WebhookConfig(), store, ENVIRON))) as client:
         refused = send(client)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert client.get("/readyz").json()["storage"] is False
@@ -233,7 +213,7 @@ def test_no_body_and_no_secret_stands_in_the_log(
 
 def test_who_cannot_sign_does_not_take_the_senders_share(store: LocalStore) -> None:
     config = WebhookConfig(hooks={"generic": HookConfig(max_per_second=2)})
-    with serving(Receiver(config, store, ENVIRON)) as client:
+    with serving(make_app(Receiver(config, store, ENVIRON))) as client:
         strangers = [send(client, **{"webhook-signature": "v1,AAAA"}) for _ in range(9)]
         assert {answer.status_code for answer in strangers} == {401}
         assert send(client).status_code == 202
@@ -249,7 +229,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(
         yield b"{"
         hold.wait(5)
 
-    with serving(Receiver(WebhookConfig(), store, ENVIRON)) as client:
+    with serving(make_app(Receiver(WebhookConfig(), store, ENVIRON))) as client:
         threading.Timer(1.0, hold.set).start()
         headers = {"content-type": "application/json"}
         try:
@@ -265,7 +245,7 @@ def test_ready_asks_prefect(store: LocalStore) -> None:
     assert not prefect_is_up({})
     assert not prefect_is_up({"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert not prefect_is_up({"PREFECT_API_URL": "no address"})
-    with serving(Receiver(WebhookConfig(), store, ENVIRON)) as client:
+    with serving(make_app(Receiver(WebhookConfig(), store, ENVIRON))) as client:
         assert client.get("/readyz").status_code == 503
 
 
@@ -323,7 +303,7 @@ def test_behind_it_the_inbox_is_emptied_and_a_run_is_started(store: LocalStore) 
     ended = threading.Event()
     drainer = threading.Thread(target=Drainer(config, store, start, ENVIRON).run, args=(ended,))
     drainer.start()
-    with serving(Receiver(config, store, ENVIRON)) as client:
+    with serving(make_app(Receiver(config, store, ENVIRON))) as client:
         for number in range(5):
             assert send(client, {"rows": [{"id": number}]}).status_code == 202
         deadline = time.monotonic() + 20
