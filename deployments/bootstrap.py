@@ -125,6 +125,7 @@ def _deploy() -> None:
     # Who and why is for the person to say.
     told = weekly.report.notify.model_dump(mode="json")
     parameters["flows.rollback:rollback"] = {"config": {"name": weekly.name, "notify": told}}
+    parameters["flows.canary:canary"] = {"config": {"notify": told}}
     for deployment in document["deployments"]:
         if deployment["entrypoint"] in parameters:
             deployment["parameters"] = parameters[deployment["entrypoint"]]

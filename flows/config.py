@@ -19,6 +19,7 @@ from tasks.gate.config import GateConfig
 from tasks.ingest.config import GoldenConfig, IngestConfig
 from tasks.overrides import read_sections
 from tasks.report.config import NotifyConfig, ReportConfig
+from tasks.serve.canary.config import CanaryConfig
 from tasks.serve.config import ServeConfig
 from tasks.storage import digest_of
 from tasks.synthesize.config import SynthesizeConfig
@@ -56,6 +57,9 @@ class RetrainConfig(_FlowConfig):
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="How models are compared")
     gate: GateConfig = Field(GateConfig(), description="What a candidate must show")
     serve: ServeConfig = Field(ServeConfig(), description="How a promoted model is served")
+    canary: CanaryConfig = Field(
+        CanaryConfig(), description="How a promoted candidate is tried on live traffic first"
+    )
     report: ReportConfig = Field(ReportConfig(), description="What the page shows")
 
     @model_validator(mode="after")
@@ -93,6 +97,18 @@ class RollbackConfig(Record):
         if self.readmit and self.to is None:
             raise ValueError("readmit needs `to`: name the version that is to be let in again")
         return self
+
+
+class WatchConfig(Record):
+    """How long one run watches the challengers on live traffic, and who is told."""
+
+    minutes: float = Field(
+        15.0,
+        gt=0,
+        le=24 * 60,
+        description="Minutes that a run watches; the next one goes on where it ended",
+    )
+    notify: NotifyConfig = Field(NotifyConfig(), description="Who is told")
 
 
 C = TypeVar("C", bound=_FlowConfig)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.approval import approved
+from flows.canary import watch_soon
 from flows.config import RetrainConfig
 from flows.preview import preview
 from flows.record import lineage_of, record_crash, record_failure, run_info, run_name
@@ -97,7 +98,9 @@ def retrain(config: RetrainConfig, dry_run: bool = False) -> RunSummary:
     records = approved(confirmed(records, config), config)
     if records.decision.promotes:
         parity = record_parity(formatted, adapter, config.serve)
+        canary = config.canary.terms()
         records = records.promoted(
-            promote(adapter, records.decision, records.lineage, parity, config.name)
+            promote(adapter, records.decision, records.lineage, parity, canary, config.name)
         )
+        watch_soon(records.decision)
     return report(run_info(config), records, config.gate.primary, config.report, config.to_yaml())

@@ -41,6 +41,7 @@ class _Asked(NamedTuple):
     body: Body
     route: Route
     side: Side
+    unit: str
     user: str | None
     conversation: str | None
     created_at: datetime
@@ -120,6 +121,7 @@ class Completions:
             body,
             served,
             side_of(served, unit),
+            self._ids.pseudonym(unit),
             self._ids.pseudonym(user) if user else None,
             self._ids.pseudonym(conversation) if conversation else None,
             datetime.now(UTC),
@@ -253,6 +255,7 @@ class Completions:
                 model_version=version,
                 side=side,
                 fell_back=fell_back,
+                unit=asked.unit,
                 user=asked.user,
                 conversation=asked.conversation,
                 status=status,

@@ -145,7 +145,8 @@ class Gateway:
         if time.time() - made > self._config.feedback_days * _DAY:
             days = f"Feedback is taken for {self._config.feedback_days:g} days."
             raise RefusalError(410, "too_late", days, "request_id")
-        kept = Feedback(created_at=datetime.now(UTC), **said.model_dump())
+        asked_at = datetime.fromtimestamp(made, UTC)
+        kept = Feedback(asked_at=asked_at, created_at=datetime.now(UTC), **said.model_dump())
         outcome = await self._outbox.feedback(kept)
         if outcome == "repeated":
             raise RefusalError(409, "repeated", "There is feedback on this answer already.")

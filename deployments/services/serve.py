@@ -30,7 +30,7 @@ from tasks.errors import ConfigError, RetuneError, is_transient
 from tasks.objects import Store, open_store
 from tasks.registry.versions import record_of
 from tasks.serve.activation import activate, name_of, rank_of, superfluous
-from tasks.serve.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from tasks.serve.aliases import CHALLENGER, CHAMPION, PARITY, PARITY_FAILED, PREVIOUS
 from tasks.serve.config import ServeConfig
 from tasks.serve.parity import Dtype, ParityError
 from tasks.serve.vllm_server import ServerError, VllmServer
@@ -45,7 +45,6 @@ _ADAPTERS, _CONCURRENCY = 4, 8
 # Room for adapters of this rank; more is made when one needs it. On a CPU every token of every
 # adapter pays for the room, whether it is used or not.
 _LEAST_RANK = 16
-PARITY = "parity"  # tag of a version: what its last check said
 # The registry is asked again in a moment: a client that waits for minutes would know too late.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
@@ -103,7 +102,7 @@ class Adapters:
             parity = activate(self._server, self._store, version, self._dtype)
         except ParityError as error:
             # It stays so until somebody does something about it.
-            self._refuse(version, f"failed: {error}", float("inf"))
+            self._refuse(version, f"{PARITY_FAILED}: {error}", float("inf"))
         except ServerError as error:
             self._refuse(version, f"not loaded: {error}", time.monotonic() + _RETRY_SECONDS)
         else:

@@ -61,7 +61,7 @@ def roll_back(
         _readmit(client, name, target, champion if moved else None)
     else:
         if moved:
-            _withdraw(client, name, champion, by, reason, now)
+            withdraw(client, name, champion.version, by, reason, now)
         client.set_registered_model_alias(name, CHAMPION, target.version)
         _set_previous(client, name, target)
     logger.info("registry: %s version %s is champion again", name, target.version)
@@ -117,12 +117,13 @@ def _target(
     return previous
 
 
-def _withdraw(
-    client: MlflowClient, name: str, version: ModelVersion, by: str, reason: str, now: datetime
+def withdraw(
+    client: MlflowClient, name: str, version: str, by: str, reason: str, now: datetime
 ) -> None:
+    """Mark a version so that no run promotes it again. Safe to repeat."""
     # The date, which is what counts as the mark, comes last.
     for key, value in {_BY: by, _REASON: reason, _DATE: now.isoformat()}.items():
-        client.set_model_version_tag(name, version.version, key, value)
+        client.set_model_version_tag(name, version, key, value)
 
 
 def _readmit(

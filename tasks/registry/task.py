@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from tasks.artifacts import Adapter, Lineage, ModelVersion, ParityReference
 from tasks.evidence import GateDecision, Rollback
 from tasks.stage import stage
+from tasks.trial import TrialTerms, Verdict
 
 
 @stage("find_champion", timeout_seconds=300, cached=False)
@@ -35,14 +36,28 @@ def promote(
     decision: GateDecision,
     lineage: Lineage,
     parity: ParityReference | None,
+    canary: TrialTerms | None,
     name: str,
 ) -> ModelVersion:
-    """Register the candidate with its lineage, and make it champion."""
+    """Register the candidate with its lineage, and make it champion, or challenger first."""
     from mlflow.tracking import MlflowClient
 
-    from tasks.registry import versions
+    from tasks.registry import trials, versions
 
-    return versions.promote(MlflowClient(), name, adapter, decision, lineage, parity)
+    client, now = MlflowClient(), datetime.now(UTC)
+    if canary is not None:
+        return trials.begin(client, name, adapter, decision, lineage, parity, canary, now)
+    return versions.promote(client, name, adapter, decision, lineage, parity)
+
+
+@stage("settle", timeout_seconds=300, cached=False)
+def settle(verdict: Verdict) -> Verdict:
+    """Do what a trial on live traffic has shown."""
+    from mlflow.tracking import MlflowClient
+
+    from tasks.registry import trials
+
+    return trials.settle(MlflowClient(), verdict, datetime.now(UTC))
 
 
 @stage("restore", timeout_seconds=300, cached=False)

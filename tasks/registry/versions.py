@@ -14,7 +14,8 @@ from tasks.errors import StaleDecisionError
 from tasks.evidence import GateDecision, approval_tags
 
 logger = logging.getLogger(__name__)
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+DECISION = "decision"  # what let a version in
 REPLACED = "replaced"  # the version that was champion when this one was promoted
 
 
@@ -41,19 +42,12 @@ def promote(
     alias, which alone decides who serves, moves last and at once. Raises StaleDecisionError when
     the champion is no longer the one that the decision compared with.
     """
-    champion = find(client, name, CHAMPION)
+    champion = checked_champion(client, name, decision)
     if champion is not None and champion.adapter_digest == adapter.adapter_digest:
         return champion
-    found = champion.adapter_digest if champion else None
-    if found != decision.baseline_adapter_digest:
-        raise StaleDecisionError(
-            f"{name}: the decision was made against the champion "
-            f"{_short(decision.baseline_adapter_digest)}, but the champion is now {_short(found)}. "
-            "Start the run again; all stages up to the gate are cached."
-        )
     replaced = {} if champion is None else {REPLACED: champion.version}
-    tags = _tags(adapter, decision, lineage, parity) | replaced
-    version = _register(client, name, adapter, tags)
+    tags = tags_of(adapter, decision, lineage, parity) | replaced
+    version = register(client, name, adapter, tags)
     if champion is not None:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)
@@ -61,7 +55,25 @@ def promote(
     return record_of(version, CHAMPION)
 
 
-def _register(client: MlflowClient, name: str, adapter: Adapter, tags: dict[str, str]) -> Any:
+def checked_champion(
+    client: MlflowClient, name: str, decision: GateDecision
+) -> ModelVersion | None:
+    """Who is champion, if anybody; it may be the candidate itself, after an interrupted attempt.
+
+    Raises StaleDecisionError for any other than the one that the decision compared with.
+    """
+    champion = find(client, name, CHAMPION)
+    found = champion.adapter_digest if champion else None
+    if found not in (decision.baseline_adapter_digest, decision.adapter_digest):
+        raise StaleDecisionError(
+            f"{name}: the decision was made against the champion "
+            f"{_short(decision.baseline_adapter_digest)}, but the champion is now {_short(found)}. "
+            "Start the run again; all stages up to the gate are cached."
+        )
+    return champion
+
+
+def register(client: MlflowClient, name: str, adapter: Adapter, tags: dict[str, str]) -> Any:
     """The version of this adapter: the one that an interrupted attempt left, or a new one."""
     try:
         client.create_registered_model(name)
@@ -78,9 +90,10 @@ def _register(client: MlflowClient, name: str, adapter: Adapter, tags: dict[str,
     )
 
 
-def _tags(
+def tags_of(
     adapter: Adapter, decision: GateDecision, lineage: Lineage, parity: ParityReference | None
 ) -> dict[str, str]:
+    """What a version says of itself."""
     tags = {
         **lineage.model_dump(),
         "adapter_digest": adapter.adapter_digest,
@@ -90,7 +103,7 @@ def _tags(
         "base_digest": adapter.base_model.digest,
         "base_revision": adapter.base_model.revision,
         "base_license": adapter.base_model.license,
-        "decision": decision.outcome,
+        DECISION: decision.outcome,
         "decision_uri": decision.uri,
         "parity_uri": parity.uri if parity else None,
         "parity_digest": parity.digest if parity else None,

@@ -41,7 +41,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> str:
     """The whole page as one string."""
     primary = _primary(summary)
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     text = page.render(
         summary=summary,
         story=story,
@@ -70,19 +70,25 @@ def render_page(summary: RunSummary, story: Story, generated_at: datetime) -> st
         cost=list(wording.flat(summary.cost)),
         config_yaml=wording.clip(story.config_yaml, _MAX_CONFIG_CHARACTERS),
     )
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text without what may not stand in a page."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, which escape everything, with the filters that say figures as people do."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "clip": lambda text: wording.clip(str(text), _MAX_TEXT_CHARACTERS),
         "duration": wording.duration,
         "figure": lambda value, metric: wording.figure(metric, value),
@@ -93,7 +99,7 @@ def _environment() -> Environment:
         "role": lambda role: wording.ROLE_NAMES[role],
         "rule": wording.rule,
     }
-    return environment
+    return made
 
 
 def _primary(summary: RunSummary) -> MetricDifference | None:

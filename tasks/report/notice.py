@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tasks.evidence import Rollback, RunSummary
 from tasks.report.config import Occasion
+from tasks.trial import Verdict
 
 _HEADS: dict[Occasion, str] = {
     "promoted": "promoted",
@@ -38,6 +39,14 @@ def notice_of_rollback(done: Rollback, address: str) -> Notice:
     """What to say of a rollback; ``address`` is that of the version."""
     body = f"{done.sentence}\n{address}".strip()
     return Notice("rolled_back", f"{done.model}: {_HEADS['rolled_back']}", body)
+
+
+def notice_of_trial(verdict: Verdict, address: str) -> Notice:
+    """What to say of a trial that ended; ``address`` is that of the challenger."""
+    occasions: dict[str, Occasion] = {"promote": "promoted", "roll_back": "rolled_back"}
+    occasion = occasions.get(verdict.outcome, "inconclusive")
+    subject = f"{verdict.trial.model}, on live traffic: {_HEADS[occasion]}"
+    return Notice(occasion, subject, f"{verdict.sentence}\n{address}".strip())
 
 
 def _occasion(summary: RunSummary) -> Occasion:

@@ -39,8 +39,11 @@ class RunRecords(Record):
     lineage: Lineage
 
     def promoted(self, model: ModelVersion) -> RunRecords:
-        """The same with the candidate in production."""
-        return self.model_copy(update={"model": model})
+        """The same with the candidate in production, or on trial beside what is."""
+        decision = self.decision
+        if model.alias == "challenger":
+            decision = decision.model_copy(update={"outcome": "canary"})
+        return self.model_copy(update={"model": model, "decision": decision})
 
 
 class RunInfo(Record):

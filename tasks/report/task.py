@@ -18,7 +18,7 @@ from tasks.report.answers import ScoredAnswer
 from tasks.report.config import NotifyConfig, ReportConfig
 from tasks.report.html import render_page
 from tasks.report.markdown import markdown
-from tasks.report.notice import Notice, notice_of, notice_of_rollback
+from tasks.report.notice import Notice, notice_of, notice_of_rollback, notice_of_trial
 from tasks.report.story import Story
 from tasks.report.summary import (
     RunInfo,
@@ -30,6 +30,7 @@ from tasks.report.summary import (
 from tasks.report.training_log import training_facts
 from tasks.report.wording import headline
 from tasks.stage import stage
+from tasks.trial import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,30 @@ def report_rollback(done: Rollback, flow_run_id: str, notify: NotifyConfig) -> R
     logger.info("rollback: %s", done.sentence)
     _tell(flow_run_id, notice_of_rollback(done, address), notify, store)
     return done
+
+
+@stage("report_canary", timeout_seconds=300, cached=False)
+def report_canary(verdict: Verdict, flow_run_id: str, notify: NotifyConfig) -> Verdict:
+    """Tell what a trial has shown: canary.json and a page here and in S3, a note in Prefect."""
+    from tasks.report import canary, publish
+
+    store, trial = open_store(), verdict.trial
+    page = canary.render(verdict, datetime.now(UTC))
+    prefix = f"canary/{trial.model}/{trial.challenger}"
+    folder = publish.local_runs() / flow_run_id / prefix
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        publish.REPORT: page,
+        "canary.json": verdict.model_dump_json(indent=1),
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        store.put_bytes(f"runs/{flow_run_id}/{prefix}/{name}", text.encode())
+    create_markdown_artifact(canary.markdown(verdict), key=f"canary-{trial.model}".lower())
+    logger.info("canary: %s The page: %s", verdict.sentence, folder / publish.REPORT)
+    if verdict.outcome != "watch":
+        address = publish.version_address(trial.model, trial.challenger)
+        _tell(flow_run_id, notice_of_trial(verdict, address), notify, store)
+    return verdict
 
 
 def report_failure(

@@ -15,11 +15,12 @@ from mlflow.tracking import MlflowClient
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.serve.routing import Route, Routes, Version, served_name
+from tasks.trial import MODE, SHARE
 
 logger = logging.getLogger(__name__)
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-# Tags of a registered model, by which a canary says how its challenger is tried.
-SHARE, MODE = "challenger_share", "challenger_mode"
+# Tag of a version: what its last check for parity said, and how that begins where it was not shown.
+PARITY, PARITY_FAILED = "parity", "failed"
 _ROUTES: TypeAdapter[dict[str, Route]] = TypeAdapter(dict[str, Route])
 
 

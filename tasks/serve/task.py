@@ -1,6 +1,8 @@
-"""The stage ``record_parity`` as Prefect sees it."""
+"""The stages ``record_parity`` and ``watch_challengers`` as Prefect sees them."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from tasks.artifacts import Adapter, FormattedDataset, ParityReference
 from tasks.objects import open_store
@@ -8,6 +10,7 @@ from tasks.openai_client import load_hosted
 from tasks.serve.config import ServeConfig
 from tasks.stage import stage
 from tasks.storage import commit, fetch, scratch
+from tasks.trial import Verdict
 
 
 @stage("record_parity", timeout_seconds=1800, libraries=("torch", "transformers", "peft"))
@@ -36,3 +39,13 @@ def record_parity(
         adapter_digest=adapter.adapter_digest,
         dtype=config.served_dtype(),
     )
+
+
+@stage("watch_challengers", timeout_seconds=25 * 3600, cached=False)
+def watch_challengers(until: datetime) -> list[Verdict]:
+    """Look at every challenger on live traffic until one is decided, or the time is over."""
+    from mlflow.tracking import MlflowClient
+
+    from tasks.serve.canary.watch import watch
+
+    return watch(open_store(), MlflowClient(), until)

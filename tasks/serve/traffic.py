@@ -15,7 +15,7 @@ from typing import Any
 from tasks.artifacts import Record
 from tasks.errors import RetuneError, is_transient
 from tasks.objects import Store
-from tasks.serve.exchange import Exchange, Figures, figures_of, record_of
+from tasks.serve.exchange import Counted, Exchange, counted, figures_of, record_of
 from tasks.serve.texts import texts_of, with_texts
 from tasks.storage import digest_of
 
@@ -29,9 +29,10 @@ Scrub = Callable[[Sequence[list[str]]], Sequence[list[str] | None]]
 
 
 class Feedback(Record):
-    """What a user said of an answer."""
+    """What a user said of an answer, which was asked for at ``asked_at``."""
 
     request_id: str
+    asked_at: datetime
     created_at: datetime
     score: float | None = None
     accepted: bool | None = None
@@ -48,16 +49,16 @@ class Book:
 
     def __init__(self, store: Store, scrub: Scrub, max_records: int) -> None:
         self._store, self._scrub, self._most = store, scrub, max_records
-        self._figures: list[Figures] = []
+        self._counted: list[Counted] = []
         self._records: list[dict[str, Any]] = []
         self.lost: Counter[str] = Counter()
 
     def take(self, exchange: Exchange) -> None:
         """Keep one for the next write."""
-        if len(self._figures) >= self._most:
+        if len(self._counted) >= self._most:
             self.lost["full"] += 1
             return
-        self._figures.append(figures_of(exchange))
+        self._counted.append(counted(exchange))
         if not exchange.sampled:
             return
         if len(exchange.request) + len(exchange.response) > _MOST_TEXT:
@@ -68,10 +69,10 @@ class Book:
     def write(self) -> bool:
         """Write what there is; False where storage is away, and all of it is kept for later."""
         try:
-            while self._figures:
-                batch = self._figures[:_BATCH]
+            while self._counted:
+                batch = figures_of(self._counted[:_BATCH])
                 self._put(FIGURES, batch[0].created_at, [f.model_dump_json() for f in batch])
-                del self._figures[: len(batch)]
+                del self._counted[: len(batch)]
             while self._records:
                 chunk = self._records[:_BATCH]
                 clean = self._scrubbed(chunk)
@@ -119,5 +120,6 @@ def keep_feedback(store: Store, feedback: Feedback, scrub: Scrub) -> bool:
         if clean is None:
             raise ValueError("the correction holds personal data that could not be taken out")
         feedback = feedback.model_copy(update={"correction": clean[0]})
-    key = f"{FEEDBACK}{feedback.request_id}.json"
+    day = feedback.asked_at.astimezone(UTC).strftime("%Y-%m-%d")
+    key = f"{FEEDBACK}{day}/{feedback.request_id}.json"
     return store.put_bytes(key, feedback.model_dump_json().encode(), if_absent=True)

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.errors import StorageError
 from tasks.objects import LocalStore
-from tasks.serve.exchange import Exchange, figures_of, record_of
+from tasks.serve.exchange import Exchange, counted, figures_of, record_of
 from tasks.serve.texts import texts_of, with_texts
 from tasks.serve.traffic import FIGURES, MESSAGES, Book, Feedback, keep_feedback
 
@@ -30,6 +30,7 @@ def exchange(number: int = 0, said: str = "well", **more: Any) -> Exchange:
         "model": "m",
         "model_version": "1",
         "side": "champion",
+        "unit": f"unit-{number}",
         "status": 200,
         "seconds": 0.5,
         "streamed": False,
@@ -111,7 +112,7 @@ def test_figures_say_how_it_was_answered(
     more = dict(more)
     if more.pop("json", False):
         more["request"] = json.dumps({"response_format": {"type": "json_schema"}})
-    figures = figures_of(exchange(said=said, **more))
+    (figures,) = figures_of([counted(exchange(said=said, **more))])
     assert (figures.empty, figures.refused, figures.json_valid) == expected
     assert figures.num_characters == len(said)
 
@@ -144,7 +145,7 @@ def test_every_text_is_scrubbed_and_what_names_nobody_stays() -> None:
 
 def test_feedback_is_kept_once(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    first = Feedback(request_id="req-1", created_at=NOW, correction="say this")
+    first = Feedback(request_id="req-1", asked_at=NOW, created_at=NOW, correction="say this")
     assert keep_feedback(store, first, shout)
     assert not keep_feedback(store, first.model_copy(update={"score": 1.0}), shout)
     (kept,) = [json.loads(store.get_bytes(key)) for key in store.keys_under("traffic/feedback/")]
