@@ -90,7 +90,7 @@ def chart(verdict: Verdict) -> Chart | None:
 
     drawn = [Curve(name, kind, (placed(v),), ()) for (name, kind), v in curves.items()]
     drawn.append(Curve("enough", "limit", (level(verdict.bar),), ()))
-    drawn.append(Curve("enough for a guard", "limit", (level(verdict.guard_bar),), ()))
+    drawn.append(Curve("enough for a guard", "limit guarding", (level(verdict.guard_bar),), ()))
     last = path[-1]
     told = f"better {last.better:.2f}, worse {last.worse:.2f}, guards {last.guard:.2f}"
     return Chart("Evidence, as a power of ten", x, y, tuple(drawn), None, f"last {told}")

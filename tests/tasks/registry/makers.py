@@ -65,6 +65,8 @@ class Stopping:
         "create_model_version",
         "set_registered_model_alias",
         "delete_registered_model_alias",
+        "set_registered_model_tag",
+        "delete_registered_model_tag",
         "set_model_version_tag",
         "delete_model_version_tag",
     )
