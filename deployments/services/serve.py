@@ -30,7 +30,7 @@ from tasks.errors import ConfigError, RetuneError, is_transient
 from tasks.objects import Store, open_store
 from tasks.registry.versions import record_of
 from tasks.serve.activation import activate, name_of, rank_of, superfluous
-from tasks.serve.aliases import CHALLENGER, CHAMPION, PARITY, PARITY_FAILED, PREVIOUS
+from tasks.serve.aliases import CHALLENGER, CHAMPION, PARITY, PARITY_FAILED, PREVIOUS, models
 from tasks.serve.config import ServeConfig
 from tasks.serve.parity import Dtype, ParityError
 from tasks.serve.vllm_server import ServerError, VllmServer
@@ -246,7 +246,7 @@ class Replica:
 def wanted_versions(client: MlflowClient) -> list[ModelVersion]:
     """Every champion, challenger and ``previous``, by the name of its model."""
     found = []
-    for model in sorted(client.search_registered_models(), key=lambda model: str(model.name)):
+    for model in sorted(models(client), key=lambda model: str(model.name)):
         for alias in (CHAMPION, CHALLENGER, PREVIOUS):
             if alias in model.aliases:
                 version = client.get_model_version(model.name, str(model.aliases[alias]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,11 @@ class Registry:
 
     def routes(self) -> dict[str, Route]:
         """The route of every model that has a champion. Raises what MLflow's client raises."""
-        found = {}
-        token = None
-        while True:
-            page = self._client.search_registered_models(page_token=token)
-            for model in page:
-                if CHAMPION in model.aliases:
-                    found[model.name] = self._route(model)
-            if not (token := page.token):
-                return found
+        return {
+            model.name: self._route(model)
+            for model in models(self._client)
+            if CHAMPION in model.aliases
+        }
 
     def _route(self, model: Any) -> Route:
         version = {
@@ -65,6 +61,16 @@ class Registry:
             served = served_name(model.name, tags["adapter_digest"])
             self._versions[key] = Version(version=version, served=served)
         return self._versions[key]
+
+
+def models(client: MlflowClient) -> Iterator[Any]:
+    """Every registered model; the registry answers with some at a time."""
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def _share(name: str, tags: Mapping[str, str], default: float) -> float:

@@ -39,6 +39,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
 
         return run()
 
+    from tests.benchmarks.canary import canary
     from tests.benchmarks.clean import clean
     from tests.benchmarks.dedup import dedup, dedup_1m
     from tests.benchmarks.gateway import gateway
@@ -65,6 +66,7 @@ def _benchmarks() -> dict[str, Callable[[], Result]]:
         "mislabelled": mislabelled,
         "webhook": webhook,
         "gateway": gateway,
+        "canary": canary,
     }
 
 

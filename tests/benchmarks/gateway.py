@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import yaml
 
 from deployments import environment
 from tests.benchmarks import peers
@@ -44,14 +46,11 @@ _MESSAGES = [
 
 def gateway() -> Result:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as exits:
-        upstream = exits.enter_context(_upstream())
-        ports = {
-            "direct": upstream,
-            "gateway": exits.enter_context(_gateway(Path(folder), upstream)),
-        }
-        if (
-            litellm := exits.enter_context(peers.litellm(Path(folder), upstream, NAME))
-        ) is not None:
+        direct = exits.enter_context(upstream([f"{NAME}@{DIGEST}"]))
+        gateway = exits.enter_context(serve_gateway(Path(folder), direct, _register))
+        ports = {"direct": direct, "gateway": gateway}
+        litellm = exits.enter_context(peers.litellm(Path(folder), direct, NAME))
+        if litellm is not None:
             ports["litellm"] = litellm
         whole = asyncio.run(_compared(ports, stream=False))
         streamed = asyncio.run(_compared(ports, stream=True))
@@ -147,20 +146,28 @@ async def _turn(port: int, model: str, *, stream: bool) -> tuple[list[float], in
 
 
 @contextmanager
-def _upstream() -> Iterator[int]:
+def upstream(served: Sequence[str]) -> Iterator[int]:
+    """A stub of a replica that holds the named models; yields its port."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(port), f"{NAME}@{DIGEST}"]
+    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(port), *served]
     with _process(command, f"http://127.0.0.1:{port}/v1/models"):
         yield port
 
 
 @contextmanager
-def _gateway(folder: Path, upstream: int) -> Iterator[int]:
+def serve_gateway(
+    folder: Path,
+    replica: int,
+    register: Callable[[], None],
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[int]:
+    """The gateway on a registry and a storage of its own, before one replica; yields its port."""
     os.environ.update(free_ports_for_a_stack())
     with services(folder, "s3", "mlflow", bootstrapped=False):
-        _register()
+        register()
         config = folder / "gateway.yaml"
-        config.write_text(f"replicas: ['http://127.0.0.1:{upstream}']\n")
+        values = {"replicas": [f"http://127.0.0.1:{replica}"], **(settings or {})}
+        config.write_text(yaml.safe_dump(values))
         port = environment.gateway_port()
         command = [sys.executable, "-m", "deployments.services.gateway", str(config)]
         with _process(command, f"http://127.0.0.1:{port}/readyz"):

@@ -1,4 +1,4 @@
-"""A replica as fast as Python lets it be, to measure what stands before it: PORT NAME.
+"""A replica as fast as Python lets it be, to measure what stands before it: PORT NAME...
 
 Answers /v1/models and, streamed or whole, /v1/chat/completions; always the same few tokens.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 
 _HEAD = "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{length}\r\n\r\n"
 
 
-def _replies(name: str) -> dict[str, bytes]:
-    """Whole answers, heads and bodies."""
-    made = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": name}
+def _replies(names: Sequence[str]) -> dict[str, bytes]:
+    """Whole answers, heads and bodies; what is asked for one name is answered by the first."""
+    made = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": names[0]}
     message = {"role": "assistant", "content": "all is well " * 20}
     usage = {"prompt_tokens": 30, "completion_tokens": 60, "total_tokens": 90}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -25,7 +26,7 @@ def _replies(name: str) -> dict[str, bytes]:
     counted = {**made, "choices": [], "usage": usage}
     events = "".join(f"data: {json.dumps(c)}\n\n" for c in (*chunks, counted)) + "data: [DONE]\n\n"
     return {
-        "models": _whole(json.dumps({"object": "list", "data": [{"id": name, "object": "model"}]})),
+        "models": _whole(json.dumps({"object": "list", "data": [{"id": n} for n in names]})),
         "chat": _whole(json.dumps({**made, "choices": [choice], "usage": usage})),
         "stream": _streamed(events),
     }
@@ -42,8 +43,8 @@ def _streamed(events: str) -> bytes:
     return (head + "".join(f"{len(p):x}\r\n{p}\r\n" for p in pieces) + "0\r\n\r\n").encode()
 
 
-async def serve(port: int, name: str) -> None:
-    replies = _replies(name)
+async def serve(port: int, names: Sequence[str]) -> None:
+    replies = _replies(names)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -67,4 +68,4 @@ async def serve(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(serve(int(sys.argv[1]), sys.argv[2:]))

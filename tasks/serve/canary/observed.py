@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from pydantic_core import to_json
+
 from tasks.objects import Store
 from tasks.serve.exchange import Figures
 from tasks.serve.traffic import FEEDBACK, FIGURES, Feedback
@@ -27,6 +29,7 @@ class Traffic:
 
     def __init__(self, store: Store, model: str, since: datetime) -> None:
         self._store, self._model, self._since = store, model, since.astimezone(UTC)
+        self._named = to_json(model)
         self._read: set[str] = set()
         self._looks = 0
 
@@ -56,7 +59,9 @@ class Traffic:
         return (key for key in self._store.keys_under(prefix) if key not in self._read)
 
     def _figures(self, line: bytes) -> Figures | None:
-        # Other models share the file: their lines are not worth being checked.
+        # Other models share the file: most of their lines are not worth being read.
+        if self._named not in line:
+            return None
         values = json.loads(line)
         if values["model"] != self._model:
             return None

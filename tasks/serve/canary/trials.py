@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mlflow.tracking import MlflowClient
 
-from tasks.serve.aliases import CHALLENGER, CHAMPION, PARITY, PARITY_FAILED
+from tasks.serve.aliases import CHALLENGER, CHAMPION, PARITY, PARITY_FAILED, models
 from tasks.trial import TRIAL, Trial
 
 
@@ -21,7 +21,7 @@ class OnTrial(NamedTuple):
 def on_trial(client: MlflowClient) -> list[OnTrial]:
     """Every challenger whose trial has begun. Raises what MLflow's client raises."""
     found = []
-    for model in client.search_registered_models():
+    for model in models(client):
         if CHALLENGER not in model.aliases or CHAMPION not in model.aliases:
             continue
         tags = client.get_model_version(model.name, str(model.aliases[CHALLENGER])).tags

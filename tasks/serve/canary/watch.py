@@ -25,7 +25,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class _Watched:
+class Watched:
     """One trial, and what was seen of it so far."""
 
     def __init__(self, store: Store, one: OnTrial) -> None:
@@ -64,7 +64,7 @@ def watch(
     Empty where nothing is tried. What is seen is read from the store anew, so that a watch that was
     killed goes on where another begins. Waits while registry or storage are away.
     """
-    watched: dict[tuple[str, str, datetime], _Watched] = {}
+    watched: dict[tuple[str, str, datetime], Watched] = {}
     told = float("-inf")
     while True:
         moment = now()
@@ -73,9 +73,7 @@ def watch(
                 (one.trial.model, one.trial.challenger, one.trial.begun_at): one
                 for one in on_trial(client)
             }
-            watched = {
-                key: watched.get(key) or _Watched(store, one) for key, one in current.items()
-            }
+            watched = {key: watched.get(key) or Watched(store, one) for key, one in current.items()}
             verdicts = [watched[key].look(one, moment) for key, one in current.items()]
         except Exception as error:
             # MLflow's and S3's clients raise many classes: what may pass is waited for.

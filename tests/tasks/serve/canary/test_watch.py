@@ -110,6 +110,13 @@ def test_one_that_begins_meanwhile_is_watched_too(tmp_path: Path, client: Mlflow
     assert (verdict.trial.model, len(clock.slept)) == ("other", 2)
 
 
+def test_of_very_many_models_none_is_left_out(tmp_path: Path, client: MlflowClient) -> None:
+    for number in range(101):
+        client.create_registered_model(f"a{number}")
+    begin(client)
+    assert len(watched(LocalStore(tmp_path / "store"), client, Clock(), minutes=0)) == 1
+
+
 def test_a_champion_that_changes_ends_the_trial(tmp_path: Path, client: MlflowClient) -> None:
     begin(client)
     clock = Clock(_1=lambda: client.set_registered_model_alias("tickets", "champion", "3"))
