@@ -26,7 +26,7 @@ override RETUNE_DATA := $(abspath $(RETUNE_DATA))
 export RETUNE_DATA
 endif
 
-.PHONY: help setup run replay synthesize forget rollback gateway-key golden calibrate-judge doctor vllm backup restore \
+.PHONY: help setup run replay synthesize forget rollback gateway-key export golden calibrate-judge doctor vllm backup restore \
   test test-postgresql test-label-studio up down status bench lint lock clean
 
 help: ## list these targets
@@ -59,6 +59,10 @@ rollback: setup ## undo a promotion at once [MODEL=NAME REASON="...", TO=version
 
 gateway-key: setup ## make an API key for the gateway [FILE=keys NAME=... EXPIRES=2026-12-31]
 	@$(BIN)/python -m deployments.gateway_key "$(FILE)" "$(NAME)" $(EXPIRES)
+
+export: setup ## a version for another server or provider [MODEL=NAME FOLDER=new TO=vllm|lorax|huggingface|together|fireworks, VERSION=3 MERGED=1]
+	@$(BIN)/python -m deployments.export "$(MODEL)" "$(FOLDER)" --to "$(TO)" \
+	  $(if $(VERSION),--version $(VERSION)) $(if $(MERGED),--merged)
 
 test: setup ## lint, then all tests: fast ones, those with the stack, those with the model
 	@$(MAKE) --no-print-directory lint

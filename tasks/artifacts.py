@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -425,6 +425,28 @@ class ModelVersion(Record):
     adapter_artifact_digest: str
     parity_uri: str | None = None
     parity_digest: str | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, version: str, alias: str | None, tags: Mapping[str, str]
+    ) -> ModelVersion:
+        """What the tags of a version in the registry say of it."""
+        return cls(
+            name=name,
+            version=version,
+            alias=alias,
+            base_model=BaseModelRef(
+                id=tags["base_model"],
+                digest=tags["base_digest"],
+                revision=tags.get("base_revision"),
+                license=tags.get("base_license"),
+            ),
+            adapter_digest=tags["adapter_digest"],
+            adapter_uri=tags["adapter_uri"],
+            adapter_artifact_digest=tags["adapter_artifact_digest"],
+            parity_uri=tags.get("parity_uri"),
+            parity_digest=tags.get("parity_digest"),
+        )
 
 
 class StageRun(Record):

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from tasks.artifacts import Adapter, BaseModelRef, Lineage, ModelVersion, ParityReference
+from tasks.artifacts import Adapter, Lineage, ModelVersion, ParityReference
 from tasks.errors import StaleDecisionError
 from tasks.evidence import GateDecision, approval_tags
 
@@ -115,23 +115,7 @@ def tags_of(
 
 def record_of(version: Any, alias: str | None) -> ModelVersion:
     """What the tags of a version in MLflow say of it."""
-    tags = version.tags
-    return ModelVersion(
-        name=version.name,
-        version=str(version.version),
-        alias=alias,
-        base_model=BaseModelRef(
-            id=tags["base_model"],
-            digest=tags["base_digest"],
-            revision=tags.get("base_revision"),
-            license=tags.get("base_license"),
-        ),
-        adapter_digest=tags["adapter_digest"],
-        adapter_uri=tags["adapter_uri"],
-        adapter_artifact_digest=tags["adapter_artifact_digest"],
-        parity_uri=tags.get("parity_uri"),
-        parity_digest=tags.get("parity_digest"),
-    )
+    return ModelVersion.of(version.name, str(version.version), alias, version.tags)
 
 
 def _short(digest: str | None) -> str:
