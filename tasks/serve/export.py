@@ -112,7 +112,8 @@ def _whole(folder: Path, version: ModelVersion) -> Path:
             return found
     raise ExportError(
         f"{version.name} version {version.version} holds no merged model. Train it with "
-        "train.merge: true, which checks that it answers as the adapter does, or leave --merged out."
+        "train.merge: true, which checks that it answers as the adapter does, or export the "
+        "adapter."
     )
 
 
