@@ -31,7 +31,8 @@ def notice_of(summary: RunSummary, address: str) -> Notice:
     """What to say of a run; ``address`` is that of its page."""
     occasion = _occasion(summary)
     why = summary.sentence or next(iter(summary.reasons), "")
-    subject = f"{summary.name}: {_HEADS[occasion]}"
+    head = "on trial on live traffic" if summary.decision == "canary" else _HEADS[occasion]
+    subject = f"{summary.name}: {head}"
     return Notice(occasion, subject, f"{why}\n{address}".strip())
 
 
@@ -54,5 +55,5 @@ def _occasion(summary: RunSummary) -> Occasion:
         return "failed"
     if summary.approval is not None and summary.approval.is_pending:
         return "awaiting_approval"
-    # A canary is what a later flow watches: to people the candidate is on its way.
+    # Who wants to know of promotions wants to know that one is on its way.
     return "promoted" if summary.decision == "canary" else summary.decision

@@ -24,6 +24,12 @@ def test_a_notice_is_one_sentence_and_one_link(summarise: Summarise, decision: s
     assert notice.body == f"The candidate is better.\n{LINK}"
 
 
+def test_a_candidate_on_trial_is_not_called_promoted(summarise: Summarise) -> None:
+    notice = notice_of(summarise("canary"), LINK)
+    assert notice.occasion == "promoted"
+    assert notice.subject == "support-tickets: on trial on live traffic"
+
+
 def test_a_run_that_failed_says_why(summarise: Summarise) -> None:
     notice = notice_of(summarise("failed", reasons=["train: out of memory"]), LINK)
     assert (notice.occasion, notice.subject) == ("failed", "support-tickets: failed")
