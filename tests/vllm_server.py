@@ -5,12 +5,10 @@ with running(StubVllm(base)) as stub: VllmServer(stub.url)
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ import torch
 from tasks.artifacts import BaseModelRef
 from tasks.base_model import load_contestant, load_tokenizer
 from tasks.likelihood import token_log_probs
+from tests.json_server import json_server
 
 Fault = Literal["template", "doubled_bos", "missing_adapter", "stale_adapter", "dtype", "refuses"]
 
@@ -96,34 +95,12 @@ class StubVllm:
 
 @contextmanager
 def running(stub: StubVllm) -> Iterator[StubVllm]:
-    """On a free port, in a thread of its own."""
+    """On a free port; one request after the other, as models are not shared between threads."""
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply({})
+    def answer(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        with lock:
+            return stub.answer(path, body)
 
-        def do_POST(self) -> None:
-            self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        def reply(self, body: dict[str, Any]) -> None:
-            with lock:
-                status, answer = stub.answer(self.path, body)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    stub.url = f"http://127.0.0.1:{httpd.server_port}"
-    try:
+    with json_server(answer) as stub.url:
         yield stub
-    finally:
-        httpd.shutdown()
-        httpd.server_close()

@@ -28,13 +28,13 @@ from tasks.serve.aliases import Registry
 from tasks.serve.canary.config import CanaryConfig
 from tasks.serve.config import GatewayConfig, TrafficConfig
 from tasks.serve.request_ids import RequestIds
-from tasks.trial import TRIAL, Measured, Trial, Verdict
+from tasks.trial import TRIAL, Trial, Verdict
 from tests.asgi import serving
 from tests.flows.conftest import Tiny
 from tests.flows.test_notify import told
 from tests.flows.test_resilience import finished, wait_for
 from tests.replica import StubReplica, running
-from tests.tasks.registry.makers import LINEAGE, adapter, aliases, decision, promote
+from tests.tasks.registry.makers import LINEAGE, adapter, aliases, decision, promote, verdict
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("stack")]
 
@@ -123,10 +123,10 @@ def test_one_that_users_prefer_is_promoted(
     again = {live.ask(f"u{n}").headers["x-model-version"] for n in [5] * 5}
     assert len(again) == 1
 
-    (verdict,) = canary(WatchConfig(minutes=0.5, notify={"blocks": ["custom-webhook/team"]}))
-    assert verdict.outcome == "promote", verdict.reasons
-    assert verdict.success.num_challenger == versions["2"]
-    assert verdict.num_requests == 245
+    (found,) = canary(WatchConfig(minutes=0.5, notify={"blocks": ["custom-webhook/team"]}))
+    assert found.outcome == "promote", found.reasons
+    assert found.success.num_challenger == versions["2"]
+    assert found.num_requests == 245
     assert aliases(live.name) == {"champion": "2", "previous": "1"}
     assert told[-1]["text"].startswith(f"{live.name}, on live traffic: promoted\n")
     text = page(stack, live.name).read_text()
@@ -134,7 +134,7 @@ def test_one_that_users_prefer_is_promoted(
     kept = [k for k in open_store().keys_under("runs/") if f"canary/{live.name}/2/" in k]
     assert {key.rpartition("/")[2] for key in kept} == {"report.html", "canary.json"}
     (record,) = [json.loads(open_store().get_bytes(k)) for k in kept if k.endswith(".json")]
-    assert Verdict.model_validate(record) == verdict
+    assert Verdict.model_validate(record) == found
     time.sleep(1)
     assert {live.ask(f"u{n}").headers["x-model-version"] for n in range(20)} == {"2"}
 
@@ -154,13 +154,13 @@ def test_one_that_fails_is_out_within_a_minute_and_nobody_notices(live: Live, st
     thread = threading.Thread(target=load)
     thread.start()
     began = time.monotonic()
-    (verdict,) = canary(WatchConfig(minutes=1))
+    (found,) = canary(WatchConfig(minutes=1))
     seconds = time.monotonic() - began
     stop.set()
     thread.join()
-    print(f"out after {seconds:.1f} s and {verdict.guards[0].num_challenger} requests")
-    assert verdict.outcome == "roll_back"
-    assert verdict.reasons[0].startswith("Errors: the challenger's 100.0% of")
+    print(f"out after {seconds:.1f} s and {found.guards[0].num_challenger} requests")
+    assert found.outcome == "roll_back"
+    assert found.reasons[0].startswith("Errors: the challenger's 100.0% of")
     assert seconds < 60
     assert set(statuses) == {200}
     assert aliases(live.name) == {"champion": "1"}
@@ -215,19 +215,5 @@ def _watches() -> list[Any]:
 
 def _end(name: str) -> None:
     """As when a trial stays undecided, so that nobody watches it on."""
-    nothing = {"champion": None, "challenger": None, "num_champion": 0, "num_challenger": 0}
-    tags = MlflowClient().get_model_version(name, "2").tags
     now = datetime.now(UTC)
-    verdict = Verdict(
-        trial=Trial.model_validate_json(tags[TRIAL]),
-        outcome="inconclusive",
-        reasons=["the test ends"],
-        looked_at=now,
-        success=Measured(name="accepted", evidence=0, **nothing),
-        worse=0,
-        bar=1.3,
-        guards=[],
-        guard_bar=2,
-        num_requests=0,
-    )
-    settle(MlflowClient(), verdict, now)
+    settle(MlflowClient(), verdict(name, "inconclusive", now), now)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from tasks.evaluate.vllm import served_name, version
 from tasks.example import Example, Message
 from tasks.objects import LocalStore
 from tasks.train.finetune import save_adapter
+from tests.json_server import json_server
 
 READY_SECONDS = 300
 
@@ -69,36 +67,6 @@ class Stub:
             self._at_once -= 1
         ids = [*reversed(body["prompt"][-3:]), self.stop]
         return 200, {"choices": [{"token_ids": ids}], "object": "text_completion", "id": "c"}
-
-
-@contextmanager
-def running(stub: Stub) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply({})
-
-        def do_POST(self) -> None:
-            self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        def reply(self, body: dict[str, Any]) -> None:
-            status, answer = stub.answer(self.path, body)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}"
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
 
 
 def decoding(url: str, **options: Any) -> DecodingConfig:
@@ -141,7 +109,7 @@ def test_it_is_asked_by_tokens_greedily_and_many_at_once(
     base: BaseModelRef, known: KnownAnswers
 ) -> None:
     stub, rows = Stub(base), [row(i) for i in range(40)]
-    with running(stub) as url:
+    with json_server(stub.answer) as url:
         answers, speed = generate(rows, base, None, decoding(url), known)
     tokenizer = load_tokenizer(base)
     prompts = {tuple(request["prompt"]) for request in stub.asked}
@@ -166,7 +134,7 @@ def test_an_adapter_is_loaded_under_a_name_of_its_own_and_taken_out_again(
 ) -> None:
     stub = Stub(base)
     folder = adapter_in(tmp_path / "adapter", base, ["q_proj"])
-    with running(stub) as url:
+    with json_server(stub.answer) as url:
         generate([row(1)], base, folder, decoding(url), known)
         generate([row(2)], base, folder, decoding(url), known)
         generate([row(1)], base, folder, decoding(url), known)  # known: nothing is loaded
@@ -187,7 +155,7 @@ def test_another_base_model_is_refused(
 ) -> None:
     stub = Stub(base)
     stub.models = models
-    with running(stub) as url, pytest.raises(ConfigError, match=words):
+    with json_server(stub.answer) as url, pytest.raises(ConfigError, match=words):
         generate([row(1)], base, None, decoding(url), known)
     assert stub.asked == []
 
@@ -197,7 +165,7 @@ def test_a_server_on_this_machine_is_known_by_its_files(
 ) -> None:
     stub = Stub(base)
     stub.models = [{"id": "whatever", "root": str(tiny_model)}]
-    with running(stub) as url:
+    with json_server(stub.answer) as url:
         generate([row(1)], base, None, decoding(url), known)
     assert stub.asked[0]["model"] == "whatever"
 
@@ -209,7 +177,7 @@ def test_a_refused_adapter_is_told_with_what_it_needs(
     stub.refusal = (400, "LoRA rank 8 is greater than max_lora_rank 4.")
     folder = adapter_in(tmp_path / "adapter", base, ["q_proj"])
     with (
-        running(stub) as url,
+        json_server(stub.answer) as url,
         pytest.raises(ConfigError, match=r"refuses the adapter in .*max_lora_rank 4.*enable-lora"),
     ):
         generate([row(1)], base, folder, decoding(url), known)
@@ -226,7 +194,7 @@ def test_few_shot_examples_that_its_context_has_no_room_for_are_left_out(
     base: BaseModelRef, known: KnownAnswers, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub = Stub(base)
-    with running(stub) as url:
+    with json_server(stub.answer) as url:
         shots = {"1": [row(i) for i in range(50)]}
         generate([row(1)], base, None, decoding(url), known, shots)
     assert "examples left out" in caplog.text
@@ -234,7 +202,7 @@ def test_few_shot_examples_that_its_context_has_no_room_for_are_left_out(
 
 
 def test_another_version_of_the_server_is_another_engine(base: BaseModelRef) -> None:
-    with running(Stub(base)) as url:
+    with json_server(Stub(base).answer) as url:
         assert version(url) == "0.0.1"
         assert version(f"{url}/") == "0.0.1"
 

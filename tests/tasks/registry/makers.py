@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from mlflow.tracking import MlflowClient
@@ -10,6 +11,7 @@ from mlflow.tracking import MlflowClient
 from tasks.artifacts import Adapter, BaseModelRef, Lineage
 from tasks.evidence import GateDecision
 from tasks.registry import versions
+from tasks.trial import TRIAL, Measured, Trial, TrialOutcome, Verdict
 
 LINEAGE = Lineage(flow_run_id="f", data_digest="d", config_digest="c", code_digest="k")
 
@@ -55,6 +57,24 @@ def promote(client: Any, name: str, digest: str, against: str | None) -> str:
 def aliases(name: str) -> dict[str, str]:
     found = MlflowClient().get_registered_model(name).aliases
     return {alias: str(version) for alias, version in found.items()}
+
+
+def verdict(name: str, outcome: TrialOutcome, now: datetime) -> Verdict:
+    """What whoever watches version 2 would say, of its trial in the registry."""
+    nothing = {"champion": None, "challenger": None, "num_champion": 0, "num_challenger": 0}
+    tags = MlflowClient().get_model_version(name, "2").tags
+    return Verdict(
+        trial=Trial.model_validate_json(tags[TRIAL]),
+        outcome=outcome,
+        reasons=["as it was seen"],
+        looked_at=now,
+        success=Measured(name="accepted", evidence=0, **nothing),
+        worse=0,
+        bar=1.3,
+        guards=[],
+        guard_bar=2,
+        num_requests=0,
+    )
 
 
 class Stopping:

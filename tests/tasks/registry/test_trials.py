@@ -12,8 +12,16 @@ from tasks.artifacts import ModelVersion
 from tasks.errors import StaleDecisionError
 from tasks.registry.rollback import heeded
 from tasks.registry.trials import begin, settle
-from tasks.trial import TRIAL, Measured, Trial, TrialOutcome, TrialTerms, Verdict
-from tests.tasks.registry.makers import LINEAGE, Stopping, adapter, aliases, decision, promote
+from tasks.trial import TRIAL, Trial, TrialOutcome, TrialTerms, Verdict
+from tests.tasks.registry.makers import (
+    LINEAGE,
+    Stopping,
+    adapter,
+    aliases,
+    decision,
+    promote,
+    verdict,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("stack")]
 
@@ -40,22 +48,7 @@ def tried(client: Any, name: str, digest: str = "two", against: str | None = "on
 
 
 def ended(client: Any, name: str, outcome: TrialOutcome) -> Verdict:
-    """As what watches it would, of the trial that stands in the registry."""
-    version = MlflowClient().get_model_version(name, "2")
-    nothing = {"champion": None, "challenger": None, "num_champion": 0, "num_challenger": 0}
-    verdict = Verdict(
-        trial=Trial.model_validate_json(version.tags[TRIAL]),
-        outcome=outcome,
-        reasons=["as it was seen"],
-        looked_at=NOW,
-        success=Measured(name="accepted", evidence=0, **nothing),
-        worse=0,
-        bar=1.3,
-        guards=[],
-        guard_bar=2,
-        num_requests=0,
-    )
-    return settle(client, verdict, NOW)
+    return settle(client, verdict(name, outcome, NOW), NOW)
 
 
 def tags(name: str, version: str = "2") -> dict[str, str]:
@@ -131,9 +124,9 @@ def test_one_that_stays_undecided_may_come_again(client: MlflowClient, name: str
 def test_a_champion_that_changes_at_the_last_moment_stays(client: MlflowClient, name: str) -> None:
     tried(client, name)
     promote(client, name, "three", "one")
-    verdict = ended(client, name, "promote")
-    assert verdict.outcome == "inconclusive"
-    assert verdict.reasons == ["Version 3 became champion meanwhile: the trial was against 1."]
+    done = ended(client, name, "promote")
+    assert done.outcome == "inconclusive"
+    assert done.reasons == ["Version 3 became champion meanwhile: the trial was against 1."]
     assert aliases(name) == {"champion": "3", "previous": "1"}
 
 
