@@ -19,9 +19,10 @@ from tasks.serve.traffic import Feedback
 logger = logging.getLogger("retune.gateway")
 Outcome = Literal["stored", "repeated", "refused", "away"]
 _MOST_BYTES = 32 * 2**20  # on their way to a recorder that does not keep up
-_FEEDBACK_SECONDS = 10.0
+# The first correction waits until the recognisers of personal data are loaded.
+_FEEDBACK_SECONDS = 60.0
 _RESTART_SECONDS = 1.0
-_END_SECONDS = 20.0
+_END_SECONDS = 40.0
 
 
 class Outbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from deployments import environment
 from deployments.services import serve
 from deployments.services.serve import Adapters, OutgrownError, serves
 from tasks.artifacts import BaseModelRef, ParityReference
-from tasks.base_model import BaseModelConfig, load_tokenizer, pin, stop_ids
+from tasks.base_model import BaseModelConfig, load_tokenizer, locate, pin, stop_ids
 from tasks.errors import ConfigError
 from tasks.format.probes import FILE, write_probes
 from tasks.format.template import Template
@@ -106,10 +107,24 @@ def tag(name: str, version: str) -> str:
     return str(MlflowClient().get_model_version(name, version).tags.get(serve.PARITY, ""))
 
 
+def of_its_own(source: Path, folder: Path) -> BaseModelRef:
+    """A base model of the test's own: a server holds the adapters of all models of its base."""
+    shutil.copytree(source, folder)
+    config = folder / "config.json"
+    config.write_text(f"{config.read_text()}\n")
+    return pin(BaseModelConfig(id=str(folder)))
+
+
+@pytest.fixture
+def base(tiny_model: Path, tmp_path: Path) -> BaseModelRef:
+    return of_its_own(tiny_model, tmp_path / "base")
+
+
 @pytest.mark.integration
-def test_aliases_decide_what_a_server_holds(stack: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_aliases_decide_what_a_server_holds(
+    stack: Path, base: BaseModelRef, tmp_path: Path
+) -> None:
     """With a server of a tiny model in vLLM's place."""
-    base = pin(BaseModelConfig(id=str(tiny_model)))
     models = Models("held-tickets", base, tmp_path)
 
     with running(StubVllm(base)) as stub:
@@ -140,9 +155,8 @@ def test_aliases_decide_what_a_server_holds(stack: Path, tiny_model: Path, tmp_p
 
 @pytest.mark.integration
 def test_a_refusal_that_may_pass_is_tried_again(
-    stack: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Path, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = pin(BaseModelConfig(id=str(tiny_model)))
     models = Models("refused-tickets", base, tmp_path)
     models.promote(1)
     monkeypatch.setattr(serve, "_RETRY_SECONDS", 0.0)
@@ -165,9 +179,8 @@ def test_the_stacks_own_replica_says_why_it_serves_nothing(stack: Path) -> None:
 
 @pytest.mark.integration
 def test_an_adapter_without_room_asks_for_a_server_with_more(
-    stack: Path, tiny_model: Path, tmp_path: Path
+    stack: Path, base: BaseModelRef, tmp_path: Path
 ) -> None:
-    base = pin(BaseModelConfig(id=str(tiny_model)))
     models = Models("larger-tickets", base, tmp_path)
     models.promote(1)
     with running(StubVllm(base)) as stub:
@@ -191,7 +204,7 @@ def test_promoted_served_refused_and_rolled_back_with_a_real_server(
     stack: Path, tmp_path: Path
 ) -> None:
     """The stack's own gateway before a real vLLM, asked all the time."""
-    base = pin(BaseModelConfig(id=SMOL))
+    base = of_its_own(locate(SMOL), tmp_path / "base")
     models = Models("served-for-real", base, tmp_path)
     environ = {**os.environ, "RETUNE_SERVE": "1", "RETUNE_SERVE_MODEL": models.name}
     command = [sys.executable, "-m", "deployments.services.serve"]
