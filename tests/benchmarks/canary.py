@@ -107,19 +107,20 @@ async def _simulated(models: dict[str, str], port: int) -> list[tuple[str, str, 
     watched = {one.trial.model: (Watched(store, one), one) for one in on_trial(client)}
     found = []
     url = f"http://127.0.0.1:{port}"
-    async with aiohttp.ClientSession(url, trust_env=False) as session:
-        for number in range(ROUNDS):
-            units = [(m, f"{number}-{u}") for u in range(USERS) for m in watched]
+    for number in range(ROUNDS):
+        units = [(m, f"{number}-{u}") for u in range(USERS) for m in watched]
+        # The looks keep this loop from seeing that idle connections are closed meanwhile.
+        async with aiohttp.ClientSession(url, trust_env=False) as session:
             await _asked(session, units, models, draw)
-            await asyncio.sleep(3.0)  # figures are written every two seconds
-            for model, (trial, one) in list(watched.items()):
-                verdict = trial.look(one, datetime.now(UTC))
-                if verdict.outcome != "watch":
-                    settle(client, verdict, datetime.now(UTC))
-                    found.append((models[model], verdict.outcome, verdict.num_requests))
-                    del watched[model]
-            ended = Counter((kind, outcome) for kind, outcome, _ in found)
-            print(f"round {number + 1} of {ROUNDS}: {dict(ended)}", flush=True)
+        await asyncio.sleep(3.0)  # figures are written every two seconds
+        for model, (trial, one) in list(watched.items()):
+            verdict = trial.look(one, datetime.now(UTC))
+            if verdict.outcome != "watch":
+                settle(client, verdict, datetime.now(UTC))
+                found.append((models[model], verdict.outcome, verdict.num_requests))
+                del watched[model]
+        ended = Counter((kind, outcome) for kind, outcome, _ in found)
+        print(f"round {number + 1} of {ROUNDS}: {dict(ended)}", flush=True)
     users = ROUNDS * USERS
     return found + [(models[model], "inconclusive", users) for model in watched]
 

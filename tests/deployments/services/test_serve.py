@@ -200,6 +200,7 @@ def test_whether_a_machine_serves_is_said_in_one_variable() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2700)
 def test_promoted_served_refused_and_rolled_back_with_a_real_server(
     stack: Path, tmp_path: Path
 ) -> None:
@@ -239,15 +240,15 @@ def test_promoted_served_refused_and_rolled_back_with_a_real_server(
         loader.start()
         started = time.monotonic()
         models.promote(2)
-        eventually(lambda: version() == "2", 120)
+        eventually(lambda: version() == "2", READY_SECONDS)
         print(f"promoted and answering after {time.monotonic() - started:.1f} s")
         models.promote(3, measured_on=2)
-        eventually(lambda: tag(models.name, "3").startswith("failed: "), 120)
+        eventually(lambda: tag(models.name, "3").startswith("failed: "), READY_SECONDS)
         assert version() == "2", "a version without parity was routed"
         started = time.monotonic()
         models.back()  # 3 goes; 2 answers all along
         models.back()
-        eventually(lambda: version() == "1", 120)
+        eventually(lambda: version() == "1", READY_SECONDS)
         print(f"rolled back twice and answering after {time.monotonic() - started:.1f} s")
         stop.set()
         loader.join()
