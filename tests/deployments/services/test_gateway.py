@@ -203,7 +203,7 @@ def test_where_the_challenger_fails_the_champion_answers_and_it_is_counted(
     bad.status = 500 if fault == "status" else 200
     bad.breaks_after = 0 if fault == "breaks" else None
     limits = LimitsConfig(connect_seconds=0.2, first_byte_seconds=0.3)
-    client = place.gateway(bad, good, routes=against(), limits=limits)
+    client = place.gateway(bad, good, routes=against(), limits=limits, refresh_seconds=10)
     if fault == "gone":  # since it was looked at
         bad.loaded.clear()
     answer = ask(client, stream=fault == "breaks")
